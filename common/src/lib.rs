@@ -1,1 +1,12 @@
-//! Skeleton.
+//! What is on the wire between the services, and the start-up plumbing that all of them use unchanged.
+//!
+//! A thing may enter only if it is one of the two. Not here: business rules, state machines, diesel or Redis types,
+//! handlers of one resource, any service's settings or error type, and anything called `utils`.
+//!
+//! The wire: [`ids`], [`messages`], [`api`], [`problem`], [`topology`].
+
+pub mod api;
+pub mod ids;
+pub mod messages;
+pub mod problem;
+pub mod topology;

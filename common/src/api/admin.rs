@@ -1,0 +1,223 @@
+//! Bodies that only admins send and see.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Order;
+use crate::ids::{Currency, ItemId, UserId};
+
+/// Body of `POST /api/v1/admin/sales`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSale {
+    /// What it is called, 1 to 200 characters.
+    pub title: String,
+    /// First moment at which orders are taken.
+    pub starts_at: DateTime<Utc>,
+    /// First moment at which orders are no longer taken; after `starts_at`.
+    pub ends_at: DateTime<Utc>,
+    /// Seconds that a buyer has to pay, 1 to 86,400.
+    pub payment_window_seconds: u32,
+    /// 1 to 100 items.
+    pub items: Vec<NewItem>,
+}
+
+/// One item of a [`NewSale`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewItem {
+    /// The merchant's own number for it, 1 to 64 characters.
+    pub sku: String,
+    /// What it is called, 1 to 200 characters.
+    pub name: String,
+    /// Where its picture is: empty, or an http(s) address of at most 2,000 characters.
+    #[serde(default)]
+    pub image_url: String,
+    /// Price of one unit in minor units, 0 to 10^10.
+    pub price_cents: i64,
+    /// Currency of the price.
+    pub currency: Currency,
+    /// Units in the sale, 0 to 10^7.
+    pub stock: i64,
+    /// Most units that one user may hold or own, 1 to 100.
+    pub per_user_limit: u32,
+}
+
+/// Body of `PATCH /api/v1/admin/sales/{id}`: what is absent stays. Items are replaced as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaleChanges {
+    /// See [`NewSale::title`].
+    pub title: Option<String>,
+    /// See [`NewSale::starts_at`].
+    pub starts_at: Option<DateTime<Utc>>,
+    /// See [`NewSale::ends_at`].
+    pub ends_at: Option<DateTime<Utc>>,
+    /// See [`NewSale::payment_window_seconds`].
+    pub payment_window_seconds: Option<u32>,
+    /// See [`NewSale::items`].
+    pub items: Option<Vec<NewItem>>,
+}
+
+/// Body of `POST /api/v1/admin/items/{id}/restock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restock {
+    /// Units to add; may be negative, down to what is taken.
+    pub units: i64,
+}
+
+/// An order as an admin sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AdminOrder {
+    /// The order as its owner sees it.
+    #[serde(flatten)]
+    pub order: Order,
+    /// Whose it is.
+    pub user_id: UserId,
+}
+
+/// One entry of `GET /api/v1/admin/audit-log`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditLogEntry {
+    /// The entry's number, rising.
+    pub id: i64,
+    /// When, by the database's clock.
+    pub at: DateTime<Utc>,
+    /// Which admin.
+    pub actor: UserId,
+    /// What was done, such as `sale.publish`.
+    pub action: String,
+    /// What it was done to.
+    pub subject: Uuid,
+    /// How it was before; `null` when it is new.
+    pub before: Option<serde_json::Value>,
+    /// How it was after; `null` when it is gone.
+    pub after: Option<serde_json::Value>,
+}
+
+/// The answer to `GET /api/v1/admin/sales/{id}/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Audit {
+    /// Whether, for every item, `available + held + sold = total` and both stores know the same orders.
+    pub consistent: bool,
+    /// Every item of the sale.
+    pub items: Vec<ItemAudit>,
+}
+
+/// The books of one item, in units. `available`, `held`, `sold` and `unsettled` are Redis', the rest Postgres'.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ItemAudit {
+    /// The item.
+    pub item_id: ItemId,
+    /// Units in the sale.
+    pub total: i64,
+    /// Units not taken.
+    pub available: i64,
+    /// Units held by unpaid orders.
+    pub held: i64,
+    /// Units of paid orders.
+    pub sold: i64,
+    /// Units whose orders are not reported yet.
+    pub unsettled: i64,
+    /// Units of orders that wait for payment.
+    pub pending_payment: i64,
+    /// Units of paid orders.
+    pub paid: i64,
+    /// Units of cancelled orders.
+    pub cancelled: i64,
+    /// Units of expired orders.
+    pub expired: i64,
+    /// Units of rejected orders.
+    pub rejected: i64,
+    /// Units of orders that were taken back.
+    pub refunded: i64,
+    /// Units of orders that the two stores do not agree about; 0 when all is well.
+    pub drift: i64,
+}
+
+/// A parked message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetter {
+    /// Its id here.
+    pub id: Uuid,
+    /// The queue that it could not be handled from.
+    pub queue: String,
+    /// Its type, as far as known.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Why it was parked.
+    pub reason: String,
+    /// When it was seen first.
+    pub first_seen_at: DateTime<Utc>,
+    /// The message, as text; bytes that are not UTF-8 are replaced.
+    pub body: String,
+}
+
+/// Body of `POST /api/v1/admin/webhooks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewWebhook {
+    /// Where to send.
+    pub url: String,
+    /// Which types of `order.*` events.
+    pub types: Vec<String>,
+    /// `whsec_` and base64 of 24 to 64 bytes; made by the server when absent.
+    pub secret: Option<String>,
+}
+
+/// A registered webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Webhook {
+    /// Its id.
+    pub id: Uuid,
+    /// Where it sends.
+    pub url: String,
+    /// Which types of `order.*` events.
+    pub types: Vec<String>,
+    /// The signing secret; shown only in the answer that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// When it was registered.
+    pub created_at: DateTime<Utc>,
+}
+
+/// One event on its way to one webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookDelivery {
+    /// Its id.
+    pub id: Uuid,
+    /// Which webhook.
+    pub webhook_id: Uuid,
+    /// The `webhook-id` header; the same for every attempt.
+    pub message_id: String,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How it stands.
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempts: i32,
+    /// When the next attempt is due; `null` when there will be none.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// The status of the receiver's last answer; `null` when there was none.
+    pub last_status: Option<i32>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When the event was queued for this webhook.
+    pub created_at: DateTime<Utc>,
+}
+
+/// How a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Waits for its next attempt.
+    Pending,
+    /// The receiver took it.
+    Delivered,
+    /// Given up after the last attempt; can be sent again.
+    Parked,
+}
