@@ -1,0 +1,1 @@
+DROP TABLE dead_letters, audit_log, outbox, payment_notices, payments, order_transitions, orders, items, sales;
