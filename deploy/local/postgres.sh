@@ -53,7 +53,7 @@ postgres_create() {
     folder=$(readlink -f "$1")
     programs=$(postgres_programs)
     (
-        cd "$folder"
+        cd "$folder" || exit
         # The password goes through a file (in a folder that only the server may enter), not through the process list.
         as_postgres tee "$folder/password" <<<"$2" >/dev/null
         as_postgres "$programs/initdb" -D "$folder/data" -U stampede --auth=scram-sha-256 \
