@@ -63,6 +63,7 @@ up_finish() {
     if [[ -z $LEAVE_RUNNING ]]; then
         say "stopping"
         if [[ -z $READY && -z $KEPT ]]; then
+            # shellcheck disable=SC2034 # read by parts.sh
             STOP_WITHIN_S=2 # Nothing in there is worth waiting for, and a booting RabbitMQ hears no SIGTERM.
         fi
         instance_stop
