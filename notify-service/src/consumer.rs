@@ -63,7 +63,7 @@ impl Ingest {
     }
 
     async fn handle(&self, batch: Vec<Incoming<OrderV1>>) -> Result<Vec<Verdict>, RetryLater> {
-        let stored = self.store(&batch).await.map_err(RetryLater::new)?;
+        let stored = self.store(&batch).await.map_err(|error| RetryLater(error.into()))?;
         if stored.events > 0 {
             self.hub.wake(batch.iter().map(|incoming| &incoming.event.data.user_id), true);
         }

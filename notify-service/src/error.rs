@@ -20,9 +20,6 @@ pub enum ApiError {
     /// The body is longer than it may be.
     #[error("the body is too long")]
     TooLarge,
-    /// No user was named.
-    #[error("no user")]
-    Unauthenticated,
     /// The user is no admin.
     #[error("not an admin")]
     Forbidden,
@@ -53,7 +50,6 @@ impl ApiError {
         match self {
             Self::Invalid { field, reason } => Problem::invalid(field.clone(), reason),
             Self::TooLarge => Problem::new(Code::TooLarge),
-            Self::Unauthenticated => Problem::new(Code::Unauthenticated),
             Self::Forbidden => Problem::new(Code::Forbidden),
             Self::NotFound => Problem::new(Code::NotFound),
             Self::TooManyWebhooks { most } => {

@@ -2,10 +2,10 @@
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
+use common::internal::OnBehalfOf;
 use serde::Deserialize;
 
 use super::Api;
-use super::caller::Caller;
 use crate::db::events;
 use crate::error::ApiError;
 use crate::sse::stream;
@@ -37,12 +37,12 @@ pub struct Query {
 /// something: everything that is kept is told, and versions of orders tell what is new.
 pub async fn stream(
     api: web::Data<Api>,
-    caller: Caller,
+    caller: OnBehalfOf,
     request: HttpRequest,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, ApiError> {
     let resume = resume(&request, query.last_event_id.as_deref())?;
-    let place = api.hub.admit(caller.0).ok_or(ApiError::TooManyStreams)?;
+    let place = api.hub.admit(caller.user_id).ok_or(ApiError::TooManyStreams)?;
     let head = events::head(&mut *api.db.get().await?, place.user()).await?;
     let position = match resume {
         Resume::Now => head,
