@@ -30,13 +30,8 @@ const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// Wraps the scope `/internal/v1`: whoever does not bring `token` gets 401.
 pub fn guard<S, B>(
     token: &SecretString,
-) -> impl Transform<
-    S,
-    ServiceRequest,
-    Response = ServiceResponse<EitherBody<B>>,
-    Error = Error,
-    InitError = (),
-> + use<S, B>
+) -> impl Transform<S, ServiceRequest, Response = ServiceResponse<EitherBody<B>>, Error = Error, InitError = ()>
++ use<S, B>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
@@ -64,7 +59,8 @@ impl FromRequest for Deadline {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let remaining_ms = request.headers().get(DEADLINE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let remaining_ms =
+            request.headers().get(DEADLINE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let remaining = remaining_ms.map_or(DEADLINE_DEFAULT, Duration::from_millis).min(DEADLINE_MAX);
         ready(Ok(Self(Instant::now() + remaining)))
     }

@@ -42,7 +42,12 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn bind<R>(http: &HttpSettings, drain: DrainSettings, health: Health, routes: R) -> anyhow::Result<Self>
+    pub fn bind<R>(
+        http: &HttpSettings,
+        drain: DrainSettings,
+        health: Health,
+        routes: R,
+    ) -> anyhow::Result<Self>
     where
         R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
@@ -147,7 +152,8 @@ async fn observe(
         otel.kind = "server",
         http.status = tracing::field::Empty,
     );
-    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok()) {
+    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok())
+    {
         // Fails only where tracing is off.
         let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
     }
