@@ -10,6 +10,7 @@ pub mod http;
 pub mod machine;
 pub mod orders;
 pub mod outbox;
+pub mod place_orders;
 pub mod settings;
 pub mod transitions;
 
