@@ -3,17 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::amqp::{Publisher, Topology};
 use common::health::{Health, HealthCheck};
 use common::serve::Server;
 use common::shutdown::Tasks;
 use common::telemetry::Metrics;
+use common::topology::{Exchange, Queue};
 use diesel_async::RunQueryDsl as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::statement::Kept;
 use crate::db::{self, Db};
-use crate::http;
 use crate::settings::Settings;
+use crate::watch::Watch;
+use crate::{dead_letters, expiry, http, outbox, place_orders};
 
 /// How often the database is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +46,12 @@ impl App {
         let tasks = Tasks::new(stop.clone());
         tasks.spawn("database-probe", probe(db.clone(), health.dependency("postgres"), tasks.stop_token()));
 
-        let state = http::State { db, internal_token: settings.internal.token.clone() };
+        let publisher = start_publisher(&settings, &health, &tasks);
+        start_tasks(&settings, &db, &publisher, &health, &tasks);
+        let watch = Watch::default();
+        tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
+
+        let state = http::State { db, watch, publisher, internal_token: settings.internal.token.clone() };
         let server =
             Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;
         Ok(Self { server, tasks, stop, tasks_timeout: settings.drain.tasks_timeout() })
@@ -63,6 +71,30 @@ impl App {
         let finished = self.tasks.finish(self.tasks_timeout).await;
         served.and(finished)
     }
+}
+
+/// Declares every queue of the system: what is published must find its queues, whoever started first.
+fn start_publisher(settings: &Settings, health: &Health, tasks: &Tasks) -> Publisher {
+    let topology = Topology { exchanges: vec![Exchange::Sale, Exchange::Order], queues: Queue::all() };
+    Publisher::start(&settings.amqp, "order-service", topology, health.dependency("amqp"), tasks)
+}
+
+fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Health, tasks: &Tasks) {
+    place_orders::consumer::start(&settings.place_orders, &settings.amqp, publisher, (db, health), tasks);
+    let interval = Duration::from_millis(settings.dead_letters.interval_ms);
+    dead_letters::start(&settings.amqp, interval, publisher, (db, health), tasks);
+    tasks.spawn("expiry", expiry::run(db.clone(), settings.expiry.clone(), tasks.stop_token()));
+
+    // The relay goes on until nobody writes into the outbox any more.
+    let relay = tasks.outliving();
+    relay.spawn(
+        "outbox-relay",
+        outbox::relay::run(db.clone(), publisher.clone(), settings.outbox.clone(), relay.stop_token()),
+    );
+    relay.spawn(
+        "outbox-keeper",
+        outbox::keeper::run(db.clone(), publisher.clone(), settings.outbox.keep_hours, relay.stop_token()),
+    );
 }
 
 async fn probe(db: Db, health: HealthCheck, stop: CancellationToken) -> anyhow::Result<()> {

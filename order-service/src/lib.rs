@@ -5,14 +5,18 @@
 
 pub mod app;
 pub mod db;
+pub mod dead_letters;
 pub mod error;
+pub mod expiry;
 pub mod http;
+pub mod inventory;
 pub mod machine;
 pub mod orders;
 pub mod outbox;
 pub mod place_orders;
 pub mod settings;
 pub mod transitions;
+pub mod watch;
 
 pub use app::App;
 pub use settings::Settings;
