@@ -4,9 +4,21 @@
 //! handlers of one resource, any service's settings or error type, and anything called `utils`.
 //!
 //! The wire: [`ids`], [`messages`], [`api`], [`problem`], [`topology`].
+//!
+//! The plumbing: [`settings`], [`telemetry`], [`shutdown`], [`health`], [`serve`], [`internal`], [`http_client`],
+//! [`amqp`], [`batcher`].
 
+pub mod amqp;
 pub mod api;
+pub mod batcher;
+pub mod health;
+pub mod http_client;
 pub mod ids;
+pub mod internal;
 pub mod messages;
 pub mod problem;
+pub mod serve;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
 pub mod topology;

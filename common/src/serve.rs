@@ -1,0 +1,171 @@
+//! The HTTP server of a service: binding, one span and one time per request, and the drain.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{App, Error, HttpServer};
+use anyhow::Context as _;
+use metrics::Histogram;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::health::Health;
+use crate::settings::{DrainSettings, HttpSettings};
+use crate::telemetry::{self, TRACEPARENT_HEADER};
+
+/// Most time for a client to send the head of its request; a slower one is cut off.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// A bound server. Connections queue up until it runs.
+pub struct Server {
+    running: actix_web::dev::Server,
+    address: SocketAddr,
+    health: Health,
+    drain: DrainSettings,
+}
+
+impl Server {
+    /// Binds the address; `routes` is called once per worker, with [`Health`] already in the app data.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn bind<R>(
+        http: &HttpSettings,
+        drain: DrainSettings,
+        health: Health,
+        routes: R,
+    ) -> anyhow::Result<Self>
+    where
+        R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    {
+        let shown = health.clone();
+        let mut server = HttpServer::new(move || {
+            let times = Times::default();
+            App::new()
+                .app_data(web::Data::new(shown.clone()))
+                .configure(routes.clone())
+                .wrap(from_fn(move |request, next| observe(times.clone(), request, next)))
+        })
+        .disable_signals() // The token decides, not actix.
+        .shutdown_timeout(drain.http_timeout().as_secs().max(1))
+        .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+        .keep_alive(KEEP_ALIVE)
+        .backlog(BACKLOG);
+        if http.workers > 0 {
+            server = server.workers(http.workers);
+        }
+        let server = server
+            .bind((http.host, http.port))
+            .with_context(|| format!("http: cannot bind {}:{}", http.host, http.port))?;
+        let address = *server.addrs().first().context("http: bound to no address")?;
+        Ok(Self { running: server.run(), address, health, drain })
+    }
+
+    /// Where it listens, with the port that was given when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`, then drains (reliability R30): not ready, but serving on until balancers have noticed;
+    /// then no new connections, and what is in flight gets its time.
+    ///
+    /// # Errors
+    /// The server ended by itself.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let handle = self.running.handle();
+        let drain = drain(handle, stop.clone(), self.health, self.drain);
+        tracing::info!(address = %self.address, "listening");
+        let (ended, ()) = tokio::join!(self.running, drain);
+        ended.context("HTTP server")?;
+        anyhow::ensure!(stop.is_cancelled(), "HTTP server ended by itself");
+        Ok(())
+    }
+}
+
+async fn drain(handle: ServerHandle, stop: CancellationToken, health: Health, settings: DrainSettings) {
+    stop.cancelled().await;
+    health.start_draining();
+    tracing::info!(ready_delay_ms = settings.ready_delay_ms, "draining");
+    tokio::time::sleep(settings.ready_delay()).await;
+    handle.stop(true).await;
+    tracing::info!("HTTP drained");
+}
+
+/// Times of requests of one worker by route, method and status, looked up without touching the global registry.
+#[derive(Clone, Default)]
+struct Times(Rc<RefCell<HashMap<(Option<String>, &'static str, StatusCode), Histogram>>>);
+
+impl Times {
+    fn record(&self, route: Option<String>, method: &Method, status: StatusCode, took: Duration) {
+        let mut times = self.0.borrow_mut();
+        let key = (route, known_method(method), status);
+        let histogram = times.entry(key).or_insert_with_key(|(route, method, status)| {
+            let route = route.clone().unwrap_or_else(|| "none".to_owned());
+            let status = status.as_str().to_owned();
+            metrics::histogram!("http_request_seconds", "route" => route, "method" => *method, "status" => status)
+        });
+        histogram.record(took);
+    }
+}
+
+/// Methods are free text of the client; a metric knows only these.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// One span and one time per request. The query is left out: it may hold a token.
+async fn observe(
+    times: Times,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let span = tracing::info_span!(
+        "request",
+        http.method = %method,
+        http.path = request.path(),
+        trace_id = tracing::field::Empty,
+        otel.name = tracing::field::Empty,
+        otel.kind = "server",
+        http.status = tracing::field::Empty,
+    );
+    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok())
+    {
+        // Fails only where tracing is off.
+        let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
+    }
+    if let Some(trace_id) = telemetry::trace_id(&span) {
+        span.record("trace_id", trace_id);
+    }
+
+    let response = next.call(request).instrument(span.clone()).await?;
+
+    let route = response.request().match_pattern();
+    span.record("http.status", response.status().as_u16());
+    span.record("otel.name", format!("{method} {}", route.as_deref().unwrap_or("none")));
+    times.record(route, &method, response.status(), began.elapsed());
+    Ok(response)
+}

@@ -1,0 +1,17 @@
+//! order-service: owner of the orders database, the source of truth.
+//!
+//! Reading order: [`machine`] (what may follow what), [`place_orders`] (reservations become orders), [`transitions`]
+//! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
+
+pub mod app;
+pub mod db;
+pub mod error;
+pub mod http;
+pub mod machine;
+pub mod orders;
+pub mod outbox;
+pub mod settings;
+pub mod transitions;
+
+pub use app::App;
+pub use settings::Settings;
