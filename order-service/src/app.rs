@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::health::{Health, HealthCheck};
+use common::http_client::{self, Upstream};
 use common::serve::Server;
 use common::shutdown::Tasks;
 use common::telemetry::Metrics;
@@ -13,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::db::statement::Kept;
 use crate::db::{self, Db};
 use crate::http;
+use crate::payments::refunds;
+use crate::sandbox::notifier::Notifier;
 use crate::settings::Settings;
 
 /// How often the database is asked whether it is there.
@@ -43,7 +46,22 @@ impl App {
         let tasks = Tasks::new(stop.clone());
         tasks.spawn("database-probe", probe(db.clone(), health.dependency("postgres"), tasks.stop_token()));
 
-        let state = http::State { db, internal_token: settings.internal.token.clone() };
+        tasks.spawn("refunds", refunds::run(db.clone(), settings.refunds.clone(), tasks.stop_token()));
+        let notifier = notifier(&settings, &db)?;
+        if let Some(notifier) = &notifier {
+            tasks.spawn("sandbox-notifier", notifier.clone().run(tasks.stop_token()));
+        }
+
+        let state = http::State {
+            db,
+            internal_token: settings.internal.token.clone(),
+            checkout: http::payments::Checkout {
+                public_url: settings.payments.public_url.clone(),
+                sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),
+            },
+            sandbox: http::sandbox::Sandbox(notifier),
+            inventory: inventory(&settings)?,
+        };
         let server =
             Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;
         Ok(Self { server, tasks, stop, tasks_timeout: settings.drain.tasks_timeout() })
@@ -63,6 +81,25 @@ impl App {
         let finished = self.tasks.finish(self.tasks_timeout).await;
         served.and(finished)
     }
+}
+
+/// The sandbox provider's side that tells, where it is on.
+fn notifier(settings: &Settings, db: &Db) -> anyhow::Result<Option<Notifier>> {
+    if !settings.sandbox() {
+        return Ok(None);
+    }
+    let payments = &settings.payments;
+    let client = http_client::build(payments.callback_timeout(), payments.callback_timeout())?;
+    let secret = payments.sandbox_secret.clone();
+    Ok(Some(Notifier::new(db.clone(), client, secret, payments.callback_url()?)))
+}
+
+fn inventory(settings: &Settings) -> anyhow::Result<http::audit::Inventory> {
+    let timeout = Duration::from_millis(settings.stock.timeout_ms);
+    let client = http_client::build(Duration::from_millis(settings.stock.connect_timeout_ms), timeout)?;
+    let urls = settings.stock.urls.clone();
+    let stock = Upstream::new("stock-service", urls, client, &settings.internal.token)?;
+    Ok(http::audit::Inventory { stock, timeout })
 }
 
 async fn probe(db: Db, health: HealthCheck, stop: CancellationToken) -> anyhow::Result<()> {

@@ -7,6 +7,13 @@ use common::api::admin::ItemAudit;
 use common::api::inventory::Books;
 use common::ids::{ItemId, OrderId};
 use common::messages::order::Units;
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use uuid::Uuid;
+
+use crate::db::DbError;
+use crate::db::schema::{items, orders};
+use crate::orders::parse;
 
 /// An order as Postgres has it, as far as the audit looks at it.
 #[derive(Debug, Clone)]
@@ -32,6 +39,43 @@ pub struct AuditedItem {
     pub taken: i64,
     /// Every order of the item.
     pub orders: Vec<AuditedOrder>,
+}
+
+/// The items `ids` as Postgres has them, in this order, with all their orders.
+///
+/// # Errors
+/// The database.
+pub async fn items(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<Vec<AuditedItem>, DbError> {
+    let mut audited = Vec::with_capacity(ids.len());
+    for id in ids {
+        // The counter and what it counts, as of one moment.
+        let rows: Vec<(i64, i64, Option<(Uuid, i32, String, String)>)> = items::table
+            .left_join(orders::table)
+            .filter(items::id.eq(id))
+            .select((
+                items::total,
+                items::taken,
+                (orders::id, orders::quantity, orders::units, orders::status).nullable(),
+            ))
+            .load(conn)
+            .await?;
+        let Some((total, taken, _)) = rows.first() else {
+            return Err(DbError::Broken(format!("item {id} is gone")));
+        };
+        let (item_id, total, taken) = (ItemId(*id), *total, *taken);
+        let orders = rows.into_iter().filter_map(|(_, _, order)| order).map(audited_order);
+        audited.push(AuditedItem { item_id, total, taken, orders: orders.collect::<Result<_, _>>()? });
+    }
+    Ok(audited)
+}
+
+fn audited_order((id, quantity, units, status): (Uuid, i32, String, String)) -> Result<AuditedOrder, DbError> {
+    Ok(AuditedOrder {
+        order_id: OrderId(id),
+        quantity: quantity.into(),
+        units: parse("orders.units", &units)?,
+        status: parse("orders.status", &status)?,
+    })
 }
 
 /// What the comparison came to.

@@ -4,12 +4,17 @@
 //! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
 
 pub mod app;
+pub mod audit;
+pub mod audit_log;
 pub mod db;
 pub mod error;
 pub mod http;
 pub mod machine;
 pub mod orders;
 pub mod outbox;
+pub mod payments;
+pub mod sales;
+pub mod sandbox;
 pub mod settings;
 pub mod transitions;
 

@@ -58,6 +58,16 @@ impl SaleRecord {
         state(&self.sale, self.now)
     }
 
+    /// Its place in the listing of admins.
+    pub fn place(&self) -> (DateTime<Utc>, Uuid) {
+        (self.sale.created_at, self.sale.id)
+    }
+
+    /// Its items, in their order.
+    pub fn item_ids(&self) -> Vec<Uuid> {
+        self.items.iter().map(|item| item.id).collect()
+    }
+
     /// The sale as the API shows it.
     ///
     /// # Errors

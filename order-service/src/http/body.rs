@@ -1,13 +1,74 @@
-//! JSON bodies of requests: read with the path of whatever is wrong in them.
+//! Bodies of requests: bounded, and JSON read with the path of whatever is wrong in it.
 
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::Bytes;
+use actix_web::{FromRequest, HttpRequest};
+use common::problem::{Code, Problem};
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
+use crate::error::ApiError;
 use crate::sales::validate::InvalidField;
 
 /// Most characters of a parser's message that are passed on: it quotes what was sent.
 const MESSAGE_LENGTH_MAX: usize = 160;
 /// What the whole body is called in a refusal.
 const BODY: &str = "body";
+
+/// A body as it came, within the size that [`super::routes`] sets.
+pub struct Raw(pub Bytes);
+
+impl FromRequest for Raw {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = Bytes::from_request(request, payload);
+        async move { body.await.map(Self).map_err(|error| unreadable(&error)) }.boxed_local()
+    }
+}
+
+/// A JSON body; a refusal names the field, such as `items[0].per_user_limit`.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_json = is_json(request);
+        let raw = Raw::from_request(request, payload);
+        async move {
+            let Raw(body) = raw.await?;
+            if !is_json {
+                return Err(Problem::new(Code::UnsupportedMediaType).into());
+            }
+            Ok(Self(parse(&body)?))
+        }
+        .boxed_local()
+    }
+}
+
+/// Whether the request says that its body is JSON, in UTF-8 if it says more.
+fn is_json(request: &HttpRequest) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut parts = content_type.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let media_type = parts.next().unwrap_or_default();
+    let is_utf8 = |part: String| {
+        part.strip_prefix("charset=").is_none_or(|charset| matches!(charset.trim_matches('"'), "utf-8" | "utf8"))
+    };
+    media_type == "application/json" && parts.all(is_utf8)
+}
+
+fn unreadable(error: &actix_web::Error) -> ApiError {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => Problem::new(Code::TooLarge).into(),
+        _ => ApiError::invalid(BODY, "could not be read to its end"),
+    }
+}
 
 /// Reads a JSON body; a refusal names the field, such as `items[0].per_user_limit`.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, InvalidField> {

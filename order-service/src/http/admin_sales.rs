@@ -1,0 +1,119 @@
+//! Administration of sales and items.
+
+use actix_web::{HttpResponse, web};
+use common::api::Sale;
+use common::api::admin::{NewSale, Restock, SaleChanges};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::admin::{Admin, done};
+use super::body::Json;
+use super::page;
+use crate::audit_log;
+use crate::db::{Db, DbError};
+use crate::error::ApiError;
+use crate::sales::admin::{self, SaleAction};
+use crate::sales::{SaleRecord, listing, validate};
+
+/// What a listing without filters takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+/// `POST /internal/v1/admin/sales`: makes a draft.
+pub async fn create(
+    db: web::Data<Db>,
+    Admin(actor): Admin,
+    Json(wish): Json<NewSale>,
+) -> Result<HttpResponse, ApiError> {
+    let sale = admin::create(&db, actor, validate::new_sale(wish)?).await.map_err(ApiError::Write)?;
+    Ok(HttpResponse::Created().json(sale))
+}
+
+/// `PATCH /internal/v1/admin/sales/{sale_id}`: changes a draft.
+pub async fn change(
+    db: web::Data<Db>,
+    Admin(actor): Admin,
+    id: web::Path<Uuid>,
+    Json(wish): Json<SaleChanges>,
+) -> Result<HttpResponse, ApiError> {
+    let changes = validate::changes(wish)?;
+    let change = admin::change(&db, actor, *id, changes).await.map_err(ApiError::Write)?;
+    Ok(HttpResponse::Ok().json(done(change)?))
+}
+
+/// `GET /internal/v1/admin/sales`: all, drafts too, the newest made first.
+pub async fn list(
+    db: web::Data<Db>,
+    _: Admin,
+    query: web::Query<PageQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let limit = page::limit(query.limit.as_deref())?;
+    let before = page::place(query.cursor.as_deref())?;
+    let records = listing::page(&mut *db.get().await?, before, limit + 1).await?;
+    let shown = page::page(records, limit, |record| page::cursor(record.place()));
+    let items = shown.items.iter().map(SaleRecord::to_api).collect::<Result<Vec<Sale>, DbError>>()?;
+    Ok(HttpResponse::Ok().json(common::api::Page { items, next_cursor: shown.next_cursor }))
+}
+
+/// `GET /internal/v1/admin/sales/{sale_id}`.
+pub async fn one(db: web::Data<Db>, _: Admin, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    let record = listing::find(&mut *db.get().await?, *id).await?.ok_or_else(ApiError::not_found)?;
+    Ok(HttpResponse::Ok().json(record.to_api()?))
+}
+
+/// `POST /internal/v1/admin/sales/{sale_id}/publish`.
+pub async fn publish(
+    db: web::Data<Db>,
+    admin: Admin,
+    id: web::Path<Uuid>,
+) -> Result<HttpResponse, ApiError> {
+    act(&db, admin, *id, SaleAction::Publish).await
+}
+
+/// `POST /internal/v1/admin/sales/{sale_id}/pause`.
+pub async fn pause(db: web::Data<Db>, admin: Admin, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    act(&db, admin, *id, SaleAction::Pause).await
+}
+
+/// `POST /internal/v1/admin/sales/{sale_id}/resume`.
+pub async fn resume(db: web::Data<Db>, admin: Admin, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    act(&db, admin, *id, SaleAction::Resume).await
+}
+
+/// `POST /internal/v1/admin/sales/{sale_id}/end`.
+pub async fn end(db: web::Data<Db>, admin: Admin, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    act(&db, admin, *id, SaleAction::End).await
+}
+
+/// `POST /internal/v1/admin/items/{item_id}/restock`.
+pub async fn restock(
+    db: web::Data<Db>,
+    Admin(actor): Admin,
+    id: web::Path<Uuid>,
+    Json(wish): Json<Restock>,
+) -> Result<HttpResponse, ApiError> {
+    validate::restock(&wish)?;
+    let change = admin::restock(&db, actor, *id, wish.units).await.map_err(ApiError::Write)?;
+    Ok(HttpResponse::Ok().json(done(change)?))
+}
+
+/// `GET /internal/v1/admin/audit-log`: what admins did, the newest first.
+pub async fn audit_log(
+    db: web::Data<Db>,
+    _: Admin,
+    query: web::Query<PageQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let limit = page::limit(query.limit.as_deref())?;
+    let before = page::number(query.cursor.as_deref())?;
+    let entries = audit_log::page(&mut *db.get().await?, before, limit + 1).await?;
+    Ok(HttpResponse::Ok().json(page::page(entries, limit, |entry| entry.id.to_string())))
+}
+
+async fn act(db: &Db, Admin(actor): Admin, id: Uuid, action: SaleAction) -> Result<HttpResponse, ApiError> {
+    let change = admin::act(db, actor, id, action).await.map_err(ApiError::Write)?;
+    Ok(HttpResponse::Ok().json(done(change)?))
+}
