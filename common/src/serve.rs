@@ -106,7 +106,10 @@ async fn drain(handle: ServerHandle, stop: CancellationToken, health: Health, se
 
 /// Times of requests of one worker by route, method and status, looked up without touching the global registry.
 #[derive(Clone, Default)]
-struct Times(Rc<RefCell<HashMap<(Option<String>, &'static str, StatusCode), Histogram>>>);
+struct Times(Rc<RefCell<HashMap<Kind, Histogram>>>);
+
+/// What requests have in common whose times are counted together: route, method, status.
+type Kind = (Option<String>, &'static str, StatusCode);
 
 impl Times {
     fn record(&self, route: Option<String>, method: &Method, status: StatusCode, took: Duration) {

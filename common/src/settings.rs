@@ -86,10 +86,11 @@ pub fn load_from<T: DeserializeOwned>(
 
     serde_path_to_error::deserialize(config).map_err(|error| {
         let path = error.path().to_string();
-        match error.into_inner() {
-            ConfigError::At { error, key: Some(key), .. } => SettingsError::invalid(&key, error),
-            error => SettingsError::invalid(&path, error),
+        let reason = error.into_inner();
+        if let ConfigError::At { error, key: Some(key), .. } = reason {
+            return SettingsError::invalid(&key, error);
         }
+        SettingsError::invalid(&path, reason)
     })
 }
 

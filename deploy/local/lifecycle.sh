@@ -33,7 +33,7 @@ finish() {
 
 # Runs a long command so that a signal to this shell alone ends it (and all that it started) at once.
 run() {
-    setsid -- "$@" </dev/null &
+    setsid -- "$@" </dev/null 9>&- &
     RUNNING=$!
     local status=0
     wait "$RUNNING" || status=$?

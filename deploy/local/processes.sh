@@ -71,6 +71,7 @@ sweep() {
 # Whether process $1 is somebody's shell, editor or pager who just happens to look at our files: it has a terminal.
 is_shell() {
     local terminal
-    terminal=$(cut -d ' ' -f 7 "/proc/$1/stat" 2>/dev/null) || return 1
+    # The seventh field of stat(5); the second, the program's name, may contain spaces.
+    terminal=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 5) || return 1
     [[ $terminal != 0 ]]
 }

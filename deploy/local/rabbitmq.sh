@@ -18,9 +18,12 @@ rabbitmq_configure() {
     chmod 700 "$folder"
     : >"$folder/no-rabbitmq-env.conf"
     echo '[].' >"$folder/enabled_plugins"
-    # Erlang makes its cookie from little randomness if it has to make one by itself.
-    (umask 077 && random_secret >"$folder/.erlang.cookie")
-    chmod 400 "$folder/.erlang.cookie"
+    echo '[].' >"$folder/advanced.config"
+    # Erlang would make its cookie from little randomness.
+    if [[ ! -e $folder/.erlang.cookie ]]; then
+        (umask 077 && random_secret >"$folder/.erlang.cookie")
+        chmod 400 "$folder/.erlang.cookie"
+    fi
     {
         printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$2"
         printf 'default_user = %s\ndefault_pass = %s\nloopback_users = none\n' "$3" "$4"

@@ -29,9 +29,9 @@ test_command() {
     packages_ensure
     test_sweep_old_runs
     TEST_DIR=$DEV_DIR/test-$$
+    on_exit test_stop
     mkdir -p "$TEST_DIR/logs"
     chmod 711 "$DEV_DIR" "$TEST_DIR"
-    on_exit test_stop
     test_start_servers
 
     say "building the workspace"
@@ -92,7 +92,7 @@ test_stop() {
     end "$TEST_DIR/postgres.pid" "$(readlink -f "$TEST_DIR/postgres")" INT 10
     sweep "$TEST_DIR"
     sweep "$(readlink -f "$TEST_DIR/postgres")"
-    if ((status != 0)) && [[ -n $(ls -A "$TEST_DIR/logs") ]]; then
+    if ((status != 0)) && [[ -n $(ls -A "$TEST_DIR/logs" 2>/dev/null) ]]; then
         rm -rf -- "$DEV_DIR/test-logs"
         mv -- "$TEST_DIR/logs" "$DEV_DIR/test-logs"
         say "logs of the services that the tests started: ${DEV_DIR#"$ROOT"/}/test-logs"
