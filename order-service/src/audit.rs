@@ -8,7 +8,7 @@ use common::api::inventory::Books;
 use common::ids::{ItemId, OrderId};
 use common::messages::order::Units;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::db::DbError;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use common::api::admin::AuditLogEntry;
 use common::ids::UserId;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod orders;
 pub mod outbox;
 pub mod payments;
+pub mod place_orders;
 pub mod sales;
 pub mod sandbox;
 pub mod settings;

@@ -10,7 +10,7 @@ use common::api::Provider;
 use common::ids::{OrderId, PaymentId, UserId};
 use diesel::dsl::now;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
@@ -84,7 +84,7 @@ async fn lock_payable(
         .inner_join(items::table)
         .filter(orders::id.eq(order).and(orders::user_id.eq(user.as_str())))
         .select((
-            orders::expires_at.gt(now.nullable()),
+            orders::expires_at.gt(now),
             orders::status,
             (orders::quantity, orders::unit_price_cents, orders::currency),
             items::name,

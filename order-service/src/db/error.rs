@@ -19,6 +19,9 @@ pub enum DbError {
     /// to refuse than to go on wrong (reliability R34).
     #[error("the database contradicts itself: {0}")]
     Broken(String),
+    /// Another transaction did the same at the same time; nothing was done.
+    #[error("raced with another transaction")]
+    Raced,
     /// The work panicked; its transaction was rolled back.
     #[error("the work in the database panicked")]
     Panicked,
@@ -29,7 +32,7 @@ impl DbError {
     /// deadlocks, lost connections, a server that starts or has no room.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Busy | Self::Pool(_) => false,
+            Self::Busy | Self::Raced | Self::Pool(_) => false,
             Self::Broken(_) | Self::Panicked => true,
             Self::Query(Error::DatabaseError(kind, _)) => match kind {
                 DatabaseErrorKind::UniqueViolation
@@ -48,7 +51,7 @@ impl DbError {
     /// Whether the work was begun, so that a lost answer leaves open whether it was committed.
     pub fn may_have_had_effect(&self) -> bool {
         match self {
-            Self::Busy | Self::Pool(_) | Self::Broken(_) | Self::Panicked => false,
+            Self::Busy | Self::Raced | Self::Pool(_) | Self::Broken(_) | Self::Panicked => false,
             Self::Query(_) => !self.is_permanent(),
         }
     }

@@ -5,7 +5,7 @@ use common::api::OrderStatus;
 use common::api::admin::AdminOrder;
 use common::ids::UserId;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::{OrderRow, into_orders, text};

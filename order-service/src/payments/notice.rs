@@ -5,7 +5,7 @@ use common::api::{OrderStatus, Provider, RefundState};
 use common::ids::OrderId;
 use diesel::dsl::now;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -210,8 +210,8 @@ async fn capture(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<Verdic
         payment
             .set((
                 payments::status.eq("refund_pending"),
-                payments::captured_at.eq(now.nullable()),
-                payments::next_refund_at.eq(now.nullable()),
+                payments::captured_at.eq(now),
+                payments::next_refund_at.eq(now),
             ))
             .execute(conn)
             .await?;
@@ -219,7 +219,7 @@ async fn capture(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<Verdic
         Ok(Verdict::Refund)
     } else {
         payment
-            .set((payments::status.eq("kept"), payments::captured_at.eq(now.nullable())))
+            .set((payments::status.eq("kept"), payments::captured_at.eq(now)))
             .execute(conn)
             .await?;
         Ok(Verdict::Kept)

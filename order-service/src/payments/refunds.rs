@@ -12,7 +12,7 @@ use common::messages::order::OrderV1;
 use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Double, Text, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -96,7 +96,7 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
             let changed = transitions::transition(conn, &[id], OrderStatus::RefundPending, pending).await?;
             let kept = payments::table.filter(payments::order_id.eq(id.0).and(payments::status.eq("kept")));
             let sent_back = diesel::update(kept)
-                .set((payments::status.eq("refund_pending"), payments::next_refund_at.eq(now.nullable())))
+                .set((payments::status.eq("refund_pending"), payments::next_refund_at.eq(now)))
                 .execute(conn)
                 .await?;
             let (Some(after), 1) = (changed.into_iter().next(), sent_back) else {
@@ -210,7 +210,7 @@ async fn settle_in(conn: &mut AsyncPgConnection, payment: Uuid, order: Uuid) -> 
     let refunded = diesel::update(pending.filter(payments::id.eq(payment)))
         .set((
             payments::status.eq("refunded"),
-            payments::refunded_at.eq(now.nullable()),
+            payments::refunded_at.eq(now),
             payments::next_refund_at.eq(None::<chrono::DateTime<chrono::Utc>>),
         ))
         .execute(conn)

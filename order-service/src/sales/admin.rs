@@ -10,7 +10,7 @@ use common::ids::{ItemId, SaleId, UserId};
 use common::messages::sale::ChangedV1;
 use diesel::dsl::now;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
@@ -224,7 +224,7 @@ async fn refund_in(conn: &mut AsyncPgConnection, request: &RefundRequest) -> Res
         return Ok(Refunded::Refused("the amount is not that of the payment"));
     }
     diesel::update(ledger::table.find(request.payment))
-        .set((ledger::refund_no.eq(request.refund_no), ledger::refunded_at.eq(now.nullable())))
+        .set((ledger::refund_no.eq(request.refund_no), ledger::refunded_at.eq(now)))
         .execute(conn)
         .await?;
     Ok(Refunded::Now)
