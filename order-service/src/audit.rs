@@ -46,10 +46,12 @@ pub struct AuditedItem {
 /// # Errors
 /// The database.
 pub async fn items(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<Vec<AuditedItem>, DbError> {
+    /// Total, taken, and an order with its units and status.
+    type Row = (i64, i64, Option<(Uuid, i32, String, String)>);
     let mut audited = Vec::with_capacity(ids.len());
     for id in ids {
         // The counter and what it counts, as of one moment.
-        let rows: Vec<(i64, i64, Option<(Uuid, i32, String, String)>)> = items::table
+        let rows: Vec<Row> = items::table
             .left_join(orders::table)
             .filter(items::id.eq(id))
             .select((
@@ -59,7 +61,7 @@ pub async fn items(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<Vec<Aud
             ))
             .load(conn)
             .await?;
-        let Some((total, taken, _)) = rows.first() else {
+        let [(total, taken, _), ..] = rows.as_slice() else {
             return Err(DbError::Broken(format!("item {id} is gone")));
         };
         let (item_id, total, taken) = (ItemId(*id), *total, *taken);
@@ -69,7 +71,9 @@ pub async fn items(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<Vec<Aud
     Ok(audited)
 }
 
-fn audited_order((id, quantity, units, status): (Uuid, i32, String, String)) -> Result<AuditedOrder, DbError> {
+fn audited_order(
+    (id, quantity, units, status): (Uuid, i32, String, String),
+) -> Result<AuditedOrder, DbError> {
     Ok(AuditedOrder {
         order_id: OrderId(id),
         quantity: quantity.into(),
@@ -179,11 +183,7 @@ mod tests {
             unsettled: 0,
             buyers: 3,
             epoch: 1,
-            orders: vec![
-                booked(1, 2, Units::Held),
-                booked(2, 1, Units::Sold),
-                booked(3, 4, Units::Returned),
-            ],
+            orders: vec![booked(1, 2, Units::Held), booked(2, 1, Units::Sold), booked(3, 4, Units::Returned)],
         }
     }
 

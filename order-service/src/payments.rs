@@ -54,7 +54,9 @@ struct Amount {
 pub async fn start(db: &Db, user: UserId, order: OrderId, provider: Provider) -> Result<Started, DbError> {
     db.transaction(move |conn| {
         async move {
-            let Some(payable) = lock_payable(conn, order.0, &user).await? else { return Ok(Started::NotFound) };
+            let Some(payable) = lock_payable(conn, order.0, &user).await? else {
+                return Ok(Started::NotFound);
+            };
             if payable.status != "pending_payment" || payable.in_time != Some(true) {
                 return Ok(Started::NotPayable);
             }

@@ -91,7 +91,8 @@ impl SaleRecord {
 
 impl ItemRow {
     fn to_api(&self, sale: SaleState) -> Result<SaleItem, DbError> {
-        let broken = |error: common::ids::Invalid| DbError::Broken(format!("currency of item {}: {error}", self.id));
+        let broken =
+            |error: common::ids::Invalid| DbError::Broken(format!("currency of item {}: {error}", self.id));
         let available = self.total - self.taken;
         Ok(SaleItem {
             id: ItemId(self.id),

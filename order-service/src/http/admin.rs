@@ -20,10 +20,11 @@ impl FromRequest for Admin {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let admin = OnBehalfOf::from_request(request, payload).into_inner().and_then(|user| match user.role {
-            Role::Admin => Ok(Self(user.user_id)),
-            Role::Customer => Err(ApiError::from(Problem::new(Code::Forbidden)).into()),
-        });
+        let admin =
+            OnBehalfOf::from_request(request, payload).into_inner().and_then(|user| match user.role {
+                Role::Admin => Ok(Self(user.user_id)),
+                Role::Customer => Err(ApiError::from(Problem::new(Code::Forbidden)).into()),
+            });
         ready(admin)
     }
 }

@@ -66,11 +66,7 @@ pub async fn one(db: web::Data<Db>, _: Admin, id: web::Path<Uuid>) -> Result<Htt
 }
 
 /// `POST /internal/v1/admin/sales/{sale_id}/publish`.
-pub async fn publish(
-    db: web::Data<Db>,
-    admin: Admin,
-    id: web::Path<Uuid>,
-) -> Result<HttpResponse, ApiError> {
+pub async fn publish(db: web::Data<Db>, admin: Admin, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
     act(&db, admin, *id, SaleAction::Publish).await
 }
 

@@ -55,5 +55,7 @@ fn known(request: &HttpRequest, tag: &str) -> bool {
         .get_all(IF_NONE_MATCH)
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|known| matches!(known.trim().trim_start_matches("W/"), known if known == opaque || known == "*"))
+        .any(
+            |known| matches!(known.trim().trim_start_matches("W/"), known if known == opaque || known == "*"),
+        )
 }

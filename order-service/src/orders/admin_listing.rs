@@ -49,9 +49,8 @@ pub async fn page(
     }
     if let Some((at, id)) = before {
         // The first condition alone is what the index can use.
-        query = query
-            .filter(orders::created_at.le(at))
-            .filter(orders::created_at.lt(at).or(orders::id.lt(id)));
+        query =
+            query.filter(orders::created_at.le(at)).filter(orders::created_at.lt(at).or(orders::id.lt(id)));
     }
     let rows: Vec<OrderRow> = query.load(conn).await?;
     let for_admins = into_orders(rows)?.into_iter();

@@ -159,12 +159,7 @@ async fn apply(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict,
 
 /// Locks the order and then the payment; returns the payment's status.
 async fn lock(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<String, DbError> {
-    orders::table
-        .find(notice.order_id)
-        .select(orders::id)
-        .for_no_key_update()
-        .first::<Uuid>(conn)
-        .await?;
+    orders::table.find(notice.order_id).select(orders::id).for_no_key_update().first::<Uuid>(conn).await?;
     let status = payments::table
         .find(notice.payment_id)
         .select(payments::status)
@@ -218,10 +213,7 @@ async fn capture(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<Verdic
         transitions::show_refund(conn, order, RefundState::Pending).await?;
         Ok(Verdict::Refund)
     } else {
-        payment
-            .set((payments::status.eq("kept"), payments::captured_at.eq(now)))
-            .execute(conn)
-            .await?;
+        payment.set((payments::status.eq("kept"), payments::captured_at.eq(now))).execute(conn).await?;
         Ok(Verdict::Kept)
     }
 }

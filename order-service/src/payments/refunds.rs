@@ -87,7 +87,9 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
                 .first(conn)
                 .await
                 .optional()?;
-            let Some(before) = row.map(OrderRow::into_order).transpose()? else { return Ok(Change::NotFound) };
+            let Some(before) = row.map(OrderRow::into_order).transpose()? else {
+                return Ok(Change::NotFound);
+            };
             if before.order.status != OrderStatus::Paid {
                 let detail = "Only paid orders can be refunded.".to_owned();
                 return Ok(Change::NotAllowed(Refusal { field: None, detail }));

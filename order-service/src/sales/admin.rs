@@ -171,7 +171,9 @@ pub async fn act(db: &Db, actor: UserId, id: Uuid, action: SaleAction) -> Result
             match action {
                 SaleAction::Publish => sale.set(sales::published_at.eq(now)).execute(conn).await?,
                 SaleAction::Pause => sale.set(sales::paused_at.eq(now)).execute(conn).await?,
-                SaleAction::Resume => sale.set(sales::paused_at.eq(None::<DateTime<Utc>>)).execute(conn).await?,
+                SaleAction::Resume => {
+                    sale.set(sales::paused_at.eq(None::<DateTime<Utc>>)).execute(conn).await?
+                }
                 SaleAction::End => sale.set(sales::ended_at.eq(now)).execute(conn).await?,
             };
             let changed = diesel::update(items::table.filter(items::sale_id.eq(id)))
@@ -205,7 +207,11 @@ pub async fn restock(db: &Db, actor: UserId, id: Uuid, units: i64) -> Result<Cha
                 return Ok(Change::NotAllowed(Refusal::new("The sale is over.")));
             }
             if total < item.taken {
-                let detail = format!("units: {} units are taken; no more than {} can go.", item.taken, item.total - item.taken);
+                let detail = format!(
+                    "units: {} units are taken; no more than {} can go.",
+                    item.taken,
+                    item.total - item.taken
+                );
                 return Ok(Change::NotAllowed(Refusal { field: Some("units"), detail }));
             }
             if total > STOCK_MAX {
@@ -259,13 +265,8 @@ fn state_name(state: SaleState) -> &'static str {
 
 /// An item, locked, with its sale.
 async fn lock_item(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<(ItemRow, SaleRecord)>, DbError> {
-    let item = items::table
-        .find(id)
-        .select(ItemRow::as_select())
-        .for_update()
-        .first(conn)
-        .await
-        .optional()?;
+    let item =
+        items::table.find(id).select(ItemRow::as_select()).for_update().first(conn).await.optional()?;
     let Some(item) = item else { return Ok(None) };
     let sale = listing::find(conn, item.sale_id).await?;
     Ok(sale.map(|sale| (item, sale)))

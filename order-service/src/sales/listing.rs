@@ -99,9 +99,9 @@ async fn with_items(
         .select(ItemRow::as_select())
         .load(conn)
         .await?;
-    let records = rows.into_iter().map(|(sale, now)| {
+    let records = rows.into_iter().map(|(sale, at)| {
         let items = all.extract_if(.., |item| item.sale_id == sale.id).collect();
-        SaleRecord { sale, items, now }
+        SaleRecord { sale, items, now: at }
     });
     Ok(records.collect())
 }

@@ -113,7 +113,10 @@ fn between(field: &str, value: i64, least: i64, most: i64) -> Result<(), Invalid
 /// the others have no place in a name).
 fn text(field: &str, value: &str, length_max: usize) -> Result<(), InvalidField> {
     if value.trim().is_empty() || value.chars().count() > length_max {
-        return Err(InvalidField::new(field, format!("must be 1 to {length_max} characters, not only blanks")));
+        return Err(InvalidField::new(
+            field,
+            format!("must be 1 to {length_max} characters, not only blanks"),
+        ));
     }
     if value.chars().any(char::is_control) {
         return Err(InvalidField::new(field, "must not contain control characters"));
@@ -126,7 +129,8 @@ fn image_url(field: &str, value: &str) -> Result<(), InvalidField> {
         return Ok(());
     }
     let refused = || {
-        let message = format!("must be empty or an http(s) address of at most {IMAGE_URL_LENGTH_MAX} characters");
+        let message =
+            format!("must be empty or an http(s) address of at most {IMAGE_URL_LENGTH_MAX} characters");
         InvalidField::new(field, message)
     };
     // The parser drops tabs and line breaks silently; what is stored is the text as given.
@@ -179,7 +183,10 @@ mod tests {
         assert_eq!(refused(|sale| sale.items = vec![sale.items[0].clone(); 101]), "items");
         assert_eq!(refused(|sale| sale.items[0].sku = String::new()), "items[0].sku");
         assert_eq!(refused(|sale| sale.items[0].name = "a\nb".into()), "items[0].name");
-        assert_eq!(refused(|sale| sale.items[0].image_url = "javascript:alert(1)".into()), "items[0].image_url");
+        assert_eq!(
+            refused(|sale| sale.items[0].image_url = "javascript:alert(1)".into()),
+            "items[0].image_url"
+        );
         assert_eq!(refused(|sale| sale.items[0].image_url = "http://a/\tb".into()), "items[0].image_url");
         assert_eq!(refused(|sale| sale.items[0].price_cents = -1), "items[0].price_cents");
         assert_eq!(refused(|sale| sale.items[0].price_cents = i64::MAX), "items[0].price_cents");

@@ -121,7 +121,9 @@ pub async fn checkout(conn: &mut AsyncPgConnection, payment: Uuid) -> Result<Opt
         .first(conn)
         .await
         .optional()?;
-    let Some((payment_id, item_name, quantity, amount_cents, currency, outcome)) = row else { return Ok(None) };
+    let Some((payment_id, item_name, quantity, amount_cents, currency, outcome)) = row else {
+        return Ok(None);
+    };
     let outcome = outcome.as_deref().map(|text| parse("sandbox_payments.outcome", text)).transpose()?;
     Ok(Some(Checkout { payment_id, item_name, quantity, amount_cents, currency, outcome }))
 }
@@ -152,13 +154,8 @@ async fn decide_in(
     payment: Uuid,
     outcome: Outcome,
 ) -> Result<Decision, DbError> {
-    let entry: Option<Entry> = ledger::table
-        .find(payment)
-        .select(Entry::as_select())
-        .for_update()
-        .first(conn)
-        .await
-        .optional()?;
+    let entry: Option<Entry> =
+        ledger::table.find(payment).select(Entry::as_select()).for_update().first(conn).await.optional()?;
     let Some(entry) = entry else { return Ok(Decision::NotFound) };
     let at = transitions::now(conn).await?;
     let wanted = text(&outcome)?;

@@ -102,7 +102,10 @@ impl Notifier {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = self.round().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "notices have to wait for the database");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "notices have to wait for the database"
+                );
             }
         }
         Ok(())
