@@ -74,17 +74,21 @@ fn unreadable(error: &actix_web::Error) -> ApiError {
 
 /// Reads a JSON body; a refusal names the field, such as `items[0].per_user_limit`.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, InvalidField> {
+    // The parser would take an array for an object whose fields come in order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(InvalidField::new(BODY, "must be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        refusal(&path, error.inner())
+        // A question mark stands for a place that could not be read.
+        refusal(path.split('?').next().unwrap_or_default().trim_matches('.'), error.inner())
     })?;
     json.end().map_err(|_| InvalidField::new(BODY, "must be one JSON value with nothing after it"))?;
     Ok(value)
 }
 
 fn refusal(path: &str, error: &serde_json::Error) -> InvalidField {
-    let path = path.trim_start_matches('.');
     if !error.is_data() {
         let field = if path.is_empty() { BODY } else { path };
         return InvalidField::new(field, "must be valid JSON");
@@ -143,6 +147,11 @@ mod tests {
     #[test]
     fn what_is_not_one_json_object_is_the_body() {
         let deep = "[".repeat(100_000);
+        let deep_inside = format!(r#"{{"title":{deep}"#);
+        assert_eq!(
+            parse::<serde_json::Value>(deep_inside.as_bytes()).expect_err("refused").message,
+            "must be valid JSON"
+        );
         for body in ["", "x", "\u{feff}{}", "[]", "null", "1", deep.as_str(), "{,}"] {
             assert_eq!(parse::<NewSale>(body.as_bytes()).expect_err("refused").field, BODY, "{body:.20}");
         }
