@@ -19,6 +19,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 pub use self::error::DbError;
 use crate::settings::DatabaseSettings;
@@ -74,15 +75,30 @@ impl Db {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
+        let done = self.quiet_transaction(work).await;
+        if done.is_ok() {
+            self.committed.notify_one();
+        }
+        done
+    }
+
+    /// As [`Db::transaction`], for work that leaves nothing in the outbox: the relay is not woken.
+    ///
+    /// # Errors
+    /// As [`Db::transaction`].
+    pub async fn quiet_transaction<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
         let db = self.clone();
-        let running = tokio::spawn(async move {
-            let mut conn = db.get().await?;
-            let done = conn.transaction(async move |conn| work(conn).await).await;
-            if done.is_ok() {
-                db.committed.notify_one();
+        let running = tokio::spawn(
+            async move {
+                let mut conn = db.get().await?;
+                conn.transaction(async move |conn| work(conn).await).await
             }
-            done
-        });
+            .in_current_span(),
+        );
         running.await.unwrap_or(Err(DbError::Panicked))
     }
 

@@ -44,6 +44,16 @@ impl ApiError {
         Problem::new(Code::InvalidTransition).into()
     }
 
+    /// `unavailable`, where that is an expected answer.
+    pub fn unavailable() -> Self {
+        Problem::new(Code::Unavailable).into()
+    }
+
+    /// `outcome_unknown`.
+    pub fn outcome_unknown() -> Self {
+        Problem::new(Code::OutcomeUnknown).into()
+    }
+
     /// `invalid_request` about one field.
     pub fn invalid(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         Problem::invalid(field, message).into()

@@ -5,27 +5,35 @@ pub mod admin_orders;
 pub mod admin_sales;
 pub mod audit;
 pub mod body;
-pub mod caller;
 mod csv;
-pub mod page;
+pub mod cursor;
+pub mod dead_letters;
+pub mod inventory;
+pub mod orders;
 pub mod payments;
 pub mod sales;
 pub mod sandbox;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
+use common::amqp::Publisher;
 use common::problem::{Code, Problem};
 use common::{health, internal};
 use secrecy::SecretString;
 
 use crate::db::Db;
 use crate::error::ApiError;
+use crate::watch::Watch;
 
 /// What handlers work with, each part as an app data of its own.
 #[derive(Clone)]
 pub struct State {
     /// The database.
     pub db: Db,
+    /// Waiting for orders to change.
+    pub watch: Watch,
+    /// Sends dead letters again.
+    pub publisher: Publisher,
     /// The shared secret of `/internal/v1`.
     pub internal_token: SecretString,
     /// The payment providers.
@@ -33,7 +41,7 @@ pub struct State {
     /// The sandbox provider.
     pub sandbox: sandbox::Sandbox,
     /// stock-service's books.
-    pub inventory: audit::Inventory,
+    pub books: audit::Inventory,
 }
 
 /// Longest JSON body, in bytes.
@@ -44,7 +52,7 @@ pub fn routes(cfg: &mut ServiceConfig, state: &State) {
     cfg.app_data(web::Data::new(state.db.clone()))
         .app_data(web::Data::new(state.checkout.clone()))
         .app_data(web::Data::new(state.sandbox.clone()))
-        .app_data(web::Data::new(state.inventory.clone()))
+        .app_data(web::Data::new(state.books.clone()))
         .app_data(
             web::PathConfig::default().error_handler(|error, _| ApiError::invalid("path", error).into()),
         )
@@ -69,10 +77,19 @@ pub fn routes(cfg: &mut ServiceConfig, state: &State) {
         .default_service(web::route().to(no_such_route));
 }
 
-fn for_stock_service(_cfg: &mut ServiceConfig) {}
+fn for_stock_service(cfg: &mut ServiceConfig) {
+    cfg.route("/items", web::get().to(inventory::items))
+        .route("/items/{item_id}", web::get().to(inventory::item))
+        .route("/items/{item_id}/epochs", web::post().to(inventory::grant_epoch))
+        .route("/items/{item_id}/stock", web::get().to(inventory::stock))
+        .route("/items/{item_id}/orders/lookup", web::post().to(inventory::lookup));
+}
 
 fn for_buyers(cfg: &mut ServiceConfig) {
-    cfg.route("/sales", web::get().to(sales::list))
+    cfg.route("/orders", web::get().to(orders::list))
+        .route("/orders/{id}", web::get().to(orders::get))
+        .route("/orders/{id}/cancel", web::post().to(orders::cancel))
+        .route("/sales", web::get().to(sales::list))
         .route("/sales/{sale_id}", web::get().to(sales::one))
         .route("/orders/{order_id}/pay", web::post().to(payments::pay))
         .route("/payments/{provider}/callback", web::post().to(payments::callback))
@@ -102,7 +119,10 @@ fn for_admins(cfg: &mut ServiceConfig) {
     .route("/admin/items/{item_id}/restock", web::post().to(admin_sales::restock))
     .route("/admin/orders", web::get().to(admin_orders::list))
     .route("/admin/orders/{order_id}/refund", web::post().to(admin_orders::refund))
-    .route("/admin/audit-log", web::get().to(admin_sales::audit_log));
+    .route("/admin/audit-log", web::get().to(admin_sales::audit_log))
+    .route("/admin/dead-letters", web::get().to(dead_letters::list))
+    .route("/admin/dead-letters/{id}/replay", web::post().to(dead_letters::replay))
+    .route("/admin/dead-letters/{id}", web::delete().to(dead_letters::delete));
 }
 
 async fn no_such_route(_request: HttpRequest) -> HttpResponse {

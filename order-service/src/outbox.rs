@@ -1,4 +1,7 @@
-//! Messages that are written by the transaction that they tell of, and published afterwards.
+//! Messages that are written by the transaction that they tell of, and published afterwards by [`relay`].
+
+pub mod keeper;
+pub mod relay;
 
 use chrono::{DateTime, Utc};
 use common::ids::{EventId, OrderId};

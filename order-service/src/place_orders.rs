@@ -3,36 +3,27 @@
 //! Lock the items, look at what is known, decide in memory in order of arrival, write every table once. Orders that a
 //! guard refuses are stored as rejected, never dropped. An event that can never work is parked alone.
 
+pub mod consumer;
 pub mod decide;
 mod read;
 mod write;
 
 use std::time::Instant;
 
+use common::amqp::Verdict;
 use common::messages::stock::{FenceV1, ReservedV1};
 use diesel_async::AsyncPgConnection;
-use serde::Deserialize;
 
 use self::decide::{Decision, decide};
 use crate::db::{Db, DbError};
 
 /// What a partition's queue carries, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StockEvent {
     /// `stock.reserved.v1`
     Reserved(ReservedV1),
     /// `stock.fence.v1`
     Fence(FenceV1),
-}
-
-/// What became of one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It has its effect, now or before.
-    Done,
-    /// It can never work; why.
-    Park(String),
 }
 
 /// Handles a batch of one partition, in order, and says what became of each event.
@@ -42,7 +33,7 @@ pub enum Fate {
 ///
 /// # Errors
 /// The database is away or busy: nothing was done, or it is not known; the same batch may be handled again.
-pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Fate>, DbError> {
+pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
     match place_together(db, events.clone()).await {
         Err(error) if error.is_permanent() => {
             tracing::warn!(
@@ -52,43 +43,39 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Fate>,
         }
         result => return result,
     }
-    let mut fates = Vec::with_capacity(events.len());
+    let mut verdicts = Vec::with_capacity(events.len());
     for event in events {
         match place_together(db, vec![event]).await {
-            Ok(fate) => fates.extend(fate),
-            Err(error) if error.is_permanent() => fates.push(Fate::Park(reason(&error))),
+            Ok(verdict) => verdicts.extend(verdict),
+            Err(error) if error.is_permanent() => verdicts.push(Verdict::Park(reason(&error))),
             Err(error) => return Err(error),
         }
     }
-    Ok(fates)
+    Ok(verdicts)
 }
 
-async fn place_together(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Fate>, DbError> {
+async fn place_together(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
     let (began, size) = (Instant::now(), events.len());
-    let fates = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;
+    let verdicts = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;
     metrics::histogram!("place_orders_batch_size").record(u32::try_from(size).unwrap_or(u32::MAX));
     metrics::histogram!("place_orders_transaction_seconds").record(began.elapsed());
-    Ok(fates)
+    Ok(verdicts)
 }
 
-async fn place(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Vec<Fate>, DbError> {
+async fn place(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Vec<Verdict>, DbError> {
     let mut books = read::books(conn, events).await?;
     let decisions = decide(&mut books, events);
     write::decisions(conn, &books, events, &decisions).await?;
     write::fences(conn, events).await?;
     count(&books, events, &decisions);
-    Ok(decisions.into_iter().map(Fate::from).collect())
+    Ok(decisions.into_iter().map(verdict).collect())
 }
 
-impl From<Decision> for Fate {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Park(reason) => Self::Park(reason),
-            Decision::Place
-            | Decision::Reject(_)
-            | Decision::Known
-            | Decision::Repeated
-            | Decision::Fence => Self::Done,
+fn verdict(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Park(reason) => Verdict::Park(reason),
+        Decision::Place | Decision::Reject(_) | Decision::Known | Decision::Repeated | Decision::Fence => {
+            Verdict::Done
         }
     }
 }

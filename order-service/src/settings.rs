@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::amqp::AmqpSettings;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
     check_secret,
@@ -29,6 +30,8 @@ pub struct Settings {
     pub drain: DrainSettings,
     /// The orders database.
     pub database: DatabaseSettings,
+    /// The broker.
+    pub amqp: AmqpSettings,
     /// Turning reservations into orders.
     pub place_orders: PlaceOrdersSettings,
     /// Ending orders that nobody paid.

@@ -3,15 +3,16 @@
 use actix_web::http::header::{ACCEPT, CONTENT_DISPOSITION};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
-use common::api::OrderStatus;
+use chrono::{DateTime, Utc};
 use common::api::admin::AdminOrder;
+use common::api::{OrderStatus, Page};
 use common::ids::{OrderId, UserId};
 use futures_util::stream;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::admin::{Admin, done};
-use super::page::{self, Place};
+use super::cursor::{self, Cursor};
 use super::{csv, csv::HEADER};
 use crate::db::Db;
 use crate::error::ApiError;
@@ -42,14 +43,15 @@ pub async fn list(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let filter = filter(&query)?;
-    let before = page::place(query.cursor.as_deref())?;
-    let limit = page::limit(query.limit.as_deref())?;
+    let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
+    let limit = cursor::limit(query.limit.as_deref())?;
     if wants_csv(&request) {
         let left = query.limit.as_ref().map(|_| limit);
-        return Ok(as_csv(db.get_ref().clone(), filter, before, left));
+        return Ok(as_csv(db.get_ref().clone(), filter, after, left));
     }
-    let orders = admin_listing::page(&mut *db.get().await?, &filter, before, limit + 1).await?;
-    Ok(HttpResponse::Ok().json(page::page(orders, limit, |order| page::cursor(place(order)))))
+    let orders = admin_listing::page(&mut *db.get().await?, &filter, after.map(pair), limit + 1).await?;
+    let (items, next_cursor) = cursor::page(orders, limit, place);
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
 
 /// `POST /internal/v1/admin/orders/{order_id}/refund`: takes a paid order back.
@@ -96,20 +98,24 @@ fn wants_csv(request: &HttpRequest) -> bool {
         .unwrap_or(false)
 }
 
-fn place(order: &AdminOrder) -> Place {
-    (order.order.created_at, order.order.id.0)
+fn place(order: &AdminOrder) -> Cursor {
+    Cursor { at: order.order.created_at, id: order.order.id.0 }
+}
+
+fn pair(cursor: Cursor) -> (DateTime<Utc>, Uuid) {
+    (cursor.at, cursor.id)
 }
 
 /// How far a CSV has come.
 enum Written {
-    Nothing(Option<Place>),
-    UpTo(Place),
+    Nothing(Option<Cursor>),
+    UpTo(Cursor),
     All,
 }
 
 /// Reads page by page as the client takes it, so that memory does not grow with the listing. An error in the middle
 /// breaks the connection off: a client sees that the file is not whole.
-fn as_csv(db: Db, filter: Filter, before: Option<Place>, left: Option<i64>) -> HttpResponse {
+fn as_csv(db: Db, filter: Filter, before: Option<Cursor>, left: Option<i64>) -> HttpResponse {
     let start = (Written::Nothing(before), left);
     let chunks = stream::try_unfold(start, move |(written, left)| {
         let (db, filter) = (db.clone(), filter.clone());
@@ -120,7 +126,8 @@ fn as_csv(db: Db, filter: Filter, before: Option<Place>, left: Option<i64>) -> H
                 Written::All => return Ok::<_, ApiError>(None),
             };
             let wanted = left.map_or(CSV_PAGE, |left| left.min(CSV_PAGE));
-            let orders = admin_listing::page(&mut *db.get().await?, &filter, before, wanted).await?;
+            let orders =
+                admin_listing::page(&mut *db.get().await?, &filter, before.map(pair), wanted).await?;
             text.extend(orders.iter().map(csv::line));
             let read = i64::try_from(orders.len()).unwrap_or(i64::MAX);
             let left = left.map(|left| left - read);

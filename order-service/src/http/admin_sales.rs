@@ -1,14 +1,14 @@
 //! Administration of sales and items.
 
 use actix_web::{HttpResponse, web};
-use common::api::Sale;
 use common::api::admin::{NewSale, Restock, SaleChanges};
+use common::api::{Page, Sale};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::admin::{Admin, done};
 use super::body::Json;
-use super::page;
+use super::cursor::{self, Cursor};
 use crate::audit_log;
 use crate::db::{Db, DbError};
 use crate::error::ApiError;
@@ -51,12 +51,16 @@ pub async fn list(
     _: Admin,
     query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = page::limit(query.limit.as_deref())?;
-    let before = page::place(query.cursor.as_deref())?;
-    let records = listing::page(&mut *db.get().await?, before, limit + 1).await?;
-    let shown = page::page(records, limit, |record| page::cursor(record.place()));
-    let items = shown.items.iter().map(SaleRecord::to_api).collect::<Result<Vec<Sale>, DbError>>()?;
-    Ok(HttpResponse::Ok().json(common::api::Page { items, next_cursor: shown.next_cursor }))
+    let limit = cursor::limit(query.limit.as_deref())?;
+    let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
+    let after = after.map(|Cursor { at, id }| (at, id));
+    let records = listing::page(&mut *db.get().await?, after, limit + 1).await?;
+    let (records, next_cursor) = cursor::page(records, limit, |record| {
+        let (at, id) = record.place();
+        Cursor { at, id }
+    });
+    let items = records.iter().map(SaleRecord::to_api).collect::<Result<Vec<Sale>, DbError>>()?;
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
 
 /// `GET /internal/v1/admin/sales/{sale_id}`.
@@ -103,13 +107,24 @@ pub async fn audit_log(
     _: Admin,
     query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = page::limit(query.limit.as_deref())?;
-    let before = page::number(query.cursor.as_deref())?;
-    let entries = audit_log::page(&mut *db.get().await?, before, limit + 1).await?;
-    Ok(HttpResponse::Ok().json(page::page(entries, limit, |entry| entry.id.to_string())))
+    let limit = cursor::limit(query.limit.as_deref())?;
+    let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
+    let entries = audit_log::page(&mut *db.get().await?, after.and_then(number), limit + 1).await?;
+    let (items, next_cursor) =
+        cursor::page(entries, limit, |entry| Cursor { at: entry.at, id: numbered(entry.id) });
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
 
 async fn act(db: &Db, Admin(actor): Admin, id: Uuid, action: SaleAction) -> Result<HttpResponse, ApiError> {
     let change = admin::act(db, actor, id, action).await.map_err(ApiError::Write)?;
     Ok(HttpResponse::Ok().json(done(change)?))
+}
+
+/// The audit log is in the order of its numbers; a cursor carries the number in the place of an id.
+fn numbered(number: i64) -> Uuid {
+    Uuid::from_u128(u128::from(number.unsigned_abs()))
+}
+
+fn number(cursor: Cursor) -> Option<i64> {
+    i64::try_from(cursor.id.as_u128()).ok()
 }

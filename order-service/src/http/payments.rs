@@ -3,13 +3,13 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::api::{PaymentStarted, Provider, StartPayment};
 use common::ids::OrderId;
+use common::internal::OnBehalfOf;
 use common::problem::{Code, Problem};
 use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
 use super::body::{self, Json, Raw};
-use super::caller::Caller;
 use crate::db::Db;
 use crate::error::ApiError;
 use crate::payments::notice::{self, Notice, Signed, Verdict};
@@ -29,7 +29,7 @@ pub struct Checkout {
 pub async fn pay(
     db: web::Data<Db>,
     checkout: web::Data<Checkout>,
-    Caller(user): Caller,
+    caller: OnBehalfOf,
     order: web::Path<Uuid>,
     Json(wish): Json<StartPayment>,
 ) -> Result<HttpResponse, ApiError> {
@@ -40,7 +40,8 @@ pub async fn pay(
     if !on {
         return Err(ApiError::invalid("provider", "is not available here"));
     }
-    let started = payments::start(&db, user, OrderId(*order), provider).await.map_err(ApiError::Write)?;
+    let started =
+        payments::start(&db, caller.user_id, OrderId(*order), provider).await.map_err(ApiError::Write)?;
     match started {
         Started::Payment(payment_id) => {
             let base = checkout.public_url.as_str().trim_end_matches('/');
