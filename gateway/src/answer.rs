@@ -33,7 +33,8 @@ pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: 
         Read::Broken => (Err(Problem::invalid("body", "must be sent whole and in time")), false),
     };
     let result = match (admitted, body) {
-        (Err(problem), _) | (Ok(_), Err(problem)) => Err(problem.into()),
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(problem)) => Err(problem.into()),
         (Ok(caller), Ok(body)) => {
             let call = Call { endpoint, request: request.clone(), body, caller, deadline, state };
             (endpoint.handle)(call).await

@@ -9,6 +9,8 @@ use common::problem::{Code, Problem};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
+use crate::error::ApiError;
+
 /// Longest body that is accepted, in bytes.
 pub const BODY_MAX_BYTES: usize = 16 * 1024;
 /// Longest body that is read to its end only to keep the connection, in bytes.
@@ -31,16 +33,16 @@ pub enum Expect {
 ///
 /// # Errors
 /// `too_large`, `unsupported_media_type`.
-pub fn check_head(headers: &HeaderMap, expect: Expect) -> Result<(), Problem> {
+pub fn check_head(headers: &HeaderMap, expect: Expect) -> Result<(), ApiError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > BODY_MAX_BYTES) {
-        return Err(Problem::new(Code::TooLarge));
+        return Err(Code::TooLarge.into());
     }
     let empty = length.unwrap_or(0) == 0 && !headers.contains_key(TRANSFER_ENCODING);
     if expect != Expect::Json || empty || (is_json(headers) && !headers.contains_key(CONTENT_ENCODING)) {
         return Ok(());
     }
-    Err(Problem::new(Code::UnsupportedMediaType))
+    Err(Code::UnsupportedMediaType.into())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -96,10 +98,10 @@ pub async fn read(mut payload: Payload, timeout: Duration) -> Read {
 ///
 /// # Errors
 /// `invalid_request` with the field that does not fit, `body` when it is not JSON at all.
-pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // A struct would also be read from an array of its fields.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Problem::invalid("body", "must be a JSON object"));
+        return Err(Problem::invalid("body", "must be a JSON object").into());
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     fn field(body: &[u8]) -> String {
-        let problem = json::<PlaceOrder>(body).expect_err("must be refused");
+        let problem = json::<PlaceOrder>(body).expect_err("must be refused").problem();
         assert_eq!(problem.code, Code::InvalidRequest);
         assert!(problem.detail.len() < 400, "{}", problem.detail);
         problem.field.expect("names a field")
@@ -201,7 +203,7 @@ mod tests {
                 let name = actix_web::http::header::HeaderName::from_bytes(name.as_bytes()).expect("name");
                 headers.append(name, value.parse().expect("value"));
             }
-            check_head(&headers, Expect::Json).map_err(|problem| problem.code)
+            check_head(&headers, Expect::Json).map_err(|error| error.problem().code)
         };
         let json = ("content-type", "application/json");
         assert_eq!(check(&[("content-length", "2"), json]), Ok(()));

@@ -124,7 +124,7 @@ impl Call {
     /// # Errors
     /// `invalid_request` with the field.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        Ok(body::json(&self.body)?)
+        body::json(&self.body)
     }
 
     /// The query, decoded, in its order.
@@ -185,7 +185,7 @@ impl Call {
 ///
 /// # Errors
 /// What the client is told.
-pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Result<Option<Caller>, Problem> {
+pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Result<Option<Caller>, ApiError> {
     let headers = request.headers();
     body::check_head(headers, endpoint.expect)?;
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
@@ -196,11 +196,9 @@ pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Resul
 
     let token =
         bearer(headers).or_else(|| (endpoint.access == Access::Stream).then(|| in_query(request)).flatten());
-    let caller = token
-        .and_then(|token| state.tokens.check(&token).ok())
-        .ok_or_else(|| Problem::new(Code::Unauthenticated))?;
+    let caller = token.and_then(|token| state.tokens.check(&token).ok()).ok_or(Code::Unauthenticated)?;
     if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
-        return Err(Problem::new(Code::Forbidden));
+        return Err(Code::Forbidden.into());
     }
     // Placing orders takes its token later, when the snapshot has had its say (design 4.1).
     if endpoint.class != Class::Order {

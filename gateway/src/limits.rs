@@ -10,6 +10,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
 use crate::client_ip::limit_key;
+use crate::error::ApiError;
 use crate::settings::{Bucket, CidrList, LimitSettings};
 
 /// How often full buckets are forgotten; without it they would be kept for ever.
@@ -66,7 +67,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`, with the time until there is one.
-    pub fn check_ip(&self, class: Class, address: IpAddr) -> Result<(), Problem> {
+    pub fn check_ip(&self, class: Class, address: IpAddr) -> Result<(), ApiError> {
         if self.exempt.contains(address) {
             return Ok(());
         }
@@ -84,7 +85,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`, with the time until there is one.
-    pub fn check_user(&self, class: Class, user: &UserId) -> Result<(), Problem> {
+    pub fn check_user(&self, class: Class, user: &UserId) -> Result<(), ApiError> {
         let limiter = match class {
             Class::Order => &self.user_order,
             Class::Read => &self.user_read,
@@ -116,10 +117,10 @@ impl Limits {
         &self,
         limiter: &DefaultKeyedRateLimiter<K>,
         key: &K,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ApiError> {
         limiter.check_key(key).map_err(|refusal| {
             let wait = refusal.wait_time_from(self.clock.now());
-            Problem::new(Code::RateLimited).retry_after_s(wait.as_secs() + 1)
+            Problem::new(Code::RateLimited).retry_after_s(wait.as_secs() + 1).into()
         })
     }
 }

@@ -139,13 +139,12 @@ fn body(value: &impl Serialize) -> Bytes {
 fn with_stock(mut sale: Sale, fresh: Option<&Snapshot>, clock: DateTime<Utc>) -> Sale {
     sale.server_time = clock;
     sale.stale = fresh.is_none();
-    sale.state = match sale.state {
-        SaleState::Scheduled if clock >= sale.starts_at && clock < sale.ends_at => SaleState::Active,
-        SaleState::Scheduled | SaleState::Active | SaleState::Paused if clock >= sale.ends_at => {
-            SaleState::Ended
-        }
-        state => state,
-    };
+    let published = sale.state != SaleState::Draft;
+    if published && clock >= sale.ends_at {
+        sale.state = SaleState::Ended;
+    } else if sale.state == SaleState::Scheduled && clock >= sale.starts_at {
+        sale.state = SaleState::Active;
+    }
     for item in &mut sale.items {
         match fresh.and_then(|snapshot| snapshot.item(item.id)) {
             Some(stock) if stock.open => {
