@@ -1,1 +1,62 @@
-//! Placeholder
+//! AMQP: publish with a confirm, consume in batches, survive the broker.
+//!
+//! lapin's own recovery is not used: it can hang after the broker was killed. Instead any error or time-out drops
+//! the connection; a supervisor opens another one after a jittered back-off, declares the topology again and goes on.
+//! Publishing and consuming have connections of their own, because a broker in alarm stops reading from publishers.
+
+mod connection;
+mod consumer;
+mod decode;
+mod publisher;
+mod trace;
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::topology::{Exchange, Queue};
+
+pub use consumer::{RetryLater, Source, Subscription, consume, consume_raw};
+pub use decode::{Accepts, Incoming, Raw, Verdict};
+pub use publisher::{Outgoing, PublishError, Publisher};
+
+/// The header of a parked message that says why it was parked.
+pub const REASON_HEADER: &str = "x-stampede-reason";
+/// The header of a parked message that names the queue it was parked from.
+pub const QUEUE_HEADER: &str = "x-stampede-queue";
+
+/// How to reach the broker, and how long to wait for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmqpSettings {
+    /// `amqp://user:password@host:port/vhost`.
+    pub url: SecretString,
+    /// Seconds between heartbeats; a connection is given up after two without one.
+    pub heartbeat_s: u16,
+    /// Most time to connect and to declare, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Most time for a confirm, in milliseconds; after it the connection is given up too.
+    pub publish_timeout_ms: u64,
+    /// Most publishes that wait for their confirm; each has a channel of its own meanwhile.
+    pub publish_window: usize,
+}
+
+impl AmqpSettings {
+    fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    fn publish_timeout(&self) -> Duration {
+        Duration::from_millis(self.publish_timeout_ms)
+    }
+}
+
+/// What a connection declares each time it is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    /// The exchanges that are published to.
+    pub exchanges: Vec<Exchange>,
+    /// Queues with their exchange, binding and dead-letter queue.
+    pub queues: Vec<Queue>,
+}

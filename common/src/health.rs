@@ -76,9 +76,10 @@ impl Health {
     fn readiness(&self) -> Readiness {
         let state = self.lock();
         let failing = state.checks.values().any(|check| check.required && check.problem.is_some());
-        let checks = state.checks.iter().map(|(name, check)| {
-            (*name, check.problem.clone().unwrap_or_else(|| "ok".to_owned()))
-        });
+        let checks = state
+            .checks
+            .iter()
+            .map(|(name, check)| (*name, check.problem.clone().unwrap_or_else(|| "ok".to_owned())));
         Readiness { ready: !state.draining && !failing, draining: state.draining, checks: checks.collect() }
     }
 
@@ -146,7 +147,5 @@ async fn readyz(health: web::Data<Health>) -> impl Responder {
 }
 
 async fn metrics(health: web::Data<Health>) -> impl Responder {
-    HttpResponse::Ok()
-        .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(health.metrics.render())
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(health.metrics.render())
 }

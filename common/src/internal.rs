@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::error::InternalError;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, FromRequest, HttpRequest};
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
+use crate::ids::UserId;
 use crate::problem::{Code, Problem};
 
 /// Proves that the caller is one of our services.
@@ -30,13 +32,8 @@ const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// Wraps the scope `/internal/v1`: whoever does not bring `token` gets 401.
 pub fn guard<S, B>(
     token: &SecretString,
-) -> impl Transform<
-    S,
-    ServiceRequest,
-    Response = ServiceResponse<EitherBody<B>>,
-    Error = Error,
-    InitError = (),
-> + use<S, B>
+) -> impl Transform<S, ServiceRequest, Response = ServiceResponse<EitherBody<B>>, Error = Error, InitError = ()>
++ use<S, B>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
@@ -64,8 +61,55 @@ impl FromRequest for Deadline {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let remaining_ms = request.headers().get(DEADLINE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let remaining_ms =
+            request.headers().get(DEADLINE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let remaining = remaining_ms.map_or(DEADLINE_DEFAULT, Duration::from_millis).min(DEADLINE_MAX);
         ready(Ok(Self(Instant::now() + remaining)))
+    }
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Buys.
+    Customer,
+    /// Runs sales.
+    Admin,
+}
+
+impl Role {
+    /// The value of [`ROLE_HEADER`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Whom the call is made for, as an extractor; without it the answer is 401. The gateway has checked the role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnBehalfOf {
+    /// The user.
+    pub user_id: UserId,
+    /// What the user may do.
+    pub role: Role,
+}
+
+impl FromRequest for OnBehalfOf {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let user_id = text(USER_HEADER).and_then(|user| user.parse().ok());
+        let role = match text(ROLE_HEADER) {
+            Some("admin") => Role::Admin,
+            Some(_) | None => Role::Customer,
+        };
+        ready(user_id.map(|user_id| Self { user_id, role }).ok_or_else(|| {
+            let refusal = Problem::new(Code::Unauthenticated).response();
+            InternalError::from_response("no user", refusal).into()
+        }))
     }
 }

@@ -42,7 +42,12 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn bind<R>(http: &HttpSettings, drain: DrainSettings, health: Health, routes: R) -> anyhow::Result<Self>
+    pub fn bind<R>(
+        http: &HttpSettings,
+        drain: DrainSettings,
+        health: Health,
+        routes: R,
+    ) -> anyhow::Result<Self>
     where
         R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
@@ -101,7 +106,10 @@ async fn drain(handle: ServerHandle, stop: CancellationToken, health: Health, se
 
 /// Times of requests of one worker by route, method and status, looked up without touching the global registry.
 #[derive(Clone, Default)]
-struct Times(Rc<RefCell<HashMap<(Option<String>, &'static str, StatusCode), Histogram>>>);
+struct Times(Rc<RefCell<HashMap<Kind, Histogram>>>);
+
+/// What requests have in common whose times are counted together: route, method, status.
+type Kind = (Option<String>, &'static str, StatusCode);
 
 impl Times {
     fn record(&self, route: Option<String>, method: &Method, status: StatusCode, took: Duration) {
@@ -147,7 +155,8 @@ async fn observe(
         otel.kind = "server",
         http.status = tracing::field::Empty,
     );
-    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok()) {
+    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok())
+    {
         // Fails only where tracing is off.
         let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
     }

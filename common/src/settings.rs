@@ -17,7 +17,8 @@ use url::Url;
 /// Fewest bytes of a secret outside the dev profile.
 const SECRET_LENGTH_MIN_BYTES: usize = 32;
 /// Parts of secrets that were published somewhere, in lower case; such a secret is refused however long it is.
-const WEAK: [&str; 7] = ["changeme", "change-me", "change_me", "password", "insecure", "example", "dev-secret"];
+const WEAK: [&str; 7] =
+    ["changeme", "change-me", "change_me", "password", "insecure", "example", "dev-secret"];
 /// Fewest different bytes in a secret that was drawn at random.
 const DIFFERENT_BYTES_MIN: usize = 8;
 
@@ -79,18 +80,17 @@ pub fn load_from<T: DeserializeOwned>(
     }
     // No `try_parsing`: it makes a number of a secret that has only digits. Texts still become numbers where the
     // setting is one.
-    let environment = Environment::with_prefix(prefix)
-        .prefix_separator("__")
-        .separator("__")
-        .source(Some(environment));
+    let environment =
+        Environment::with_prefix(prefix).prefix_separator("__").separator("__").source(Some(environment));
     let config = builder.add_source(environment).build().map_err(SettingsError::Source)?;
 
     serde_path_to_error::deserialize(config).map_err(|error| {
         let path = error.path().to_string();
-        match error.into_inner() {
-            ConfigError::At { error, key: Some(key), .. } => SettingsError::invalid(&key, error),
-            error => SettingsError::invalid(&path, error),
+        let reason = error.into_inner();
+        if let ConfigError::At { error, key: Some(key), .. } = reason {
+            return SettingsError::invalid(&key, error);
         }
+        SettingsError::invalid(&path, reason)
     })
 }
 
@@ -225,7 +225,8 @@ impl TryFrom<String> for UrlList {
         let mut urls = Vec::new();
         for part in text.split(',').map(str::trim) {
             // The text is not repeated: a URL may hold a password.
-            let url = Url::parse(part).map_err(|error| format!("must be URLs with commas between: {error}"))?;
+            let url =
+                Url::parse(part).map_err(|error| format!("must be URLs with commas between: {error}"))?;
             if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
                 return Err("must be http or https URLs".to_owned());
             }

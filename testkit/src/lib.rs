@@ -1,1 +1,33 @@
-//! Skeleton.
+//! Real servers for tests: one isolated world per test.
+//!
+//! | world | what a test gets | how it is kept apart |
+//! |---|---|---|
+//! | [`Redis`] | its own server process | port and data folder |
+//! | [`Vhost`] | a virtual host of the test run's RabbitMQ | name, own user |
+//! | [`Database`] | a database of the test run's Postgres | name |
+//!
+//! `./dev test` starts RabbitMQ and Postgres once per run and says where they are by `STAMPEDE_TEST_*` variables;
+//! nothing else sets those. Everything here panics on failure: in a test there is nobody to return an error to.
+//! Each value removes what it made when it is dropped, and processes also die with the test binary, however it ends.
+
+mod cleanup;
+mod database;
+mod environment;
+mod port;
+mod process;
+mod redis;
+mod vhost;
+mod wait;
+
+pub use database::Database;
+pub use redis::Redis;
+pub use vhost::Vhost;
+pub use wait::eventually;
+
+/// Makes ring the process-wide TLS provider, which every `reqwest` client needs before it can be built.
+///
+/// Call it as often as you like.
+pub fn init() {
+    // An error means that it has been done already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}

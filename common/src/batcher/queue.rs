@@ -181,12 +181,7 @@ impl<R: Send + 'static, A: Send + 'static> Dispatcher<R, A> {
     }
 
     /// Lets the batch fill until `until`, or until it is full or no more can come.
-    async fn fill_until(
-        &mut self,
-        until: Instant,
-        stop: &CancellationToken,
-        entries: &mut Vec<Entry<R, A>>,
-    ) {
+    async fn fill_until(&mut self, until: Instant, stop: &CancellationToken, entries: &mut Vec<Entry<R, A>>) {
         while !self.settings.min_interval.is_zero() && entries.len() < self.settings.batch_max {
             let room = self.settings.batch_max - entries.len();
             tokio::select! {
@@ -207,7 +202,7 @@ impl<R: Send + 'static, A: Send + 'static> Dispatcher<R, A> {
         }
         let batch: Vec<_> = entries.drain(..).filter_map(|entry| entry.start(now)).collect();
         if !batch.is_empty() {
-                self.metrics.batch_size.record(batch.len() as f64);
+            self.metrics.batch_size.record(batch.len() as f64);
         }
         batch
     }

@@ -1,0 +1,183 @@
+//! Gets deliveries from the broker, batch by batch, over one connection after the other.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::batches::{Batches, Flow, Message};
+use super::{RetryLater, Source, Subscription};
+use crate::amqp::connection::{self, Backoff, Link};
+use crate::amqp::decode::{Decode, Verdict};
+use crate::amqp::{AmqpSettings, Topology};
+
+/// Longest pause between attempts to connect.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// One subscription and how to get at it.
+pub(super) struct Feed {
+    settings: AmqpSettings,
+    subscription: Subscription,
+    topology: Topology,
+}
+
+/// A subscription that works.
+struct Open {
+    link: Link,
+    channel: Channel,
+    deliveries: Consumer,
+}
+
+impl Source {
+    /// The queue's name, in logs and metrics.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Self::Work(queue) => queue.name.clone(),
+            Self::Dead(queue) => queue.dead_name(),
+            Self::Wakeup { exchange, .. } => format!("wake-up on {}", exchange.name()),
+        }
+    }
+
+    pub(super) fn topology(&self) -> Topology {
+        match self {
+            Self::Work(queue) | Self::Dead(queue) => {
+                Topology { queues: vec![queue.clone()], ..Topology::default() }
+            }
+            Self::Wakeup { exchange, .. } => Topology { exchanges: vec![*exchange], ..Topology::default() },
+        }
+    }
+}
+
+impl Feed {
+    pub(super) fn new(settings: AmqpSettings, subscription: Subscription) -> Self {
+        let topology = subscription.source.topology();
+        Self { settings, subscription, topology }
+    }
+
+    /// Consumes until `stop`, over one connection after the other.
+    pub(super) async fn run<D, H, Fut>(
+        self,
+        batches: Batches<D, H>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()>
+    where
+        D: Decode,
+        H: Fn(Vec<D::Item>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Verdict>, RetryLater>> + Send,
+    {
+        let queue = self.subscription.source.label();
+        let mut backoff = Backoff::up_to(RECONNECT_PAUSE_MAX);
+        loop {
+            let Some(opened) = stop.run_until_cancelled(self.open(&queue)).await else { return Ok(()) };
+            let ended = match opened {
+                Ok(open) => {
+                    backoff.reset();
+                    self.subscription.health.ready();
+                    self.consume(open, &batches, &stop).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = ended else { return Ok(()) };
+            tracing::warn!(queue, error = format!("{error:#}"), "not consuming");
+            self.subscription.health.not_ready("not consuming");
+            if stop.run_until_cancelled(sleep(backoff.next_pause())).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn open(&self, queue: &str) -> anyhow::Result<Open> {
+        let mut link = Link::open(&self.settings, queue).await?;
+        let channel = link.declare(&self.settings, &self.topology).await?;
+        let consuming = async {
+            let name = match &self.subscription.source {
+                Source::Work(queue) => queue.name.clone(),
+                Source::Dead(queue) => queue.dead_name(),
+                Source::Wakeup { exchange, pattern } => {
+                    connection::declare_wakeup(&channel, *exchange, pattern).await?
+                }
+            };
+            channel.basic_qos(self.subscription.prefetch, BasicQosOptions::default()).await?;
+            let (tag, options) = ("".into(), BasicConsumeOptions::default());
+            anyhow::Ok(channel.basic_consume(name.into(), tag, options, FieldTable::default()).await?)
+        };
+        let consuming = timeout(self.settings.connect_timeout(), consuming).await;
+        let deliveries = consuming.context("subscribing took too long")?.context("subscribing")?;
+        Ok(Open { link, channel, deliveries })
+    }
+
+    /// Consumes over one connection. `Ok` when told to stop; an error means: drop the connection.
+    async fn consume<D, H, Fut>(
+        &self,
+        open: Open,
+        batches: &Batches<D, H>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()>
+    where
+        D: Decode,
+        H: Fn(Vec<D::Item>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Verdict>, RetryLater>> + Send,
+    {
+        let Open { mut link, channel, mut deliveries } = open;
+        let mut not_before = Instant::now();
+        loop {
+            let first = tokio::select! {
+                biased; // Stop first: a full queue must not keep the process alive.
+                () = stop.cancelled() => break,
+                next = deliveries.next() => delivered(next)?,
+                reason = link.lost() => anyhow::bail!("connection lost: {reason}"),
+            };
+            let mut batch = vec![batches.open(first)];
+            self.fill(&mut batch, &mut deliveries, batches, not_before).await?;
+            not_before = Instant::now() + self.subscription.min_interval;
+            if let Flow::Stop = batches.handle(batch, &mut link, stop).await? {
+                break;
+            }
+        }
+        // Politely, so that another consumer gets the rest at once; dropping the connection does it too.
+        let cancelled = channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
+        let _unheard = timeout(self.settings.connect_timeout(), cancelled).await;
+        link.close().await;
+        Ok(())
+    }
+
+    /// Takes what is there already, and what comes until `until`, as long as there is room.
+    async fn fill<D, H, Fut>(
+        &self,
+        batch: &mut Vec<Message<D::Item>>,
+        deliveries: &mut Consumer,
+        batches: &Batches<D, H>,
+        until: Instant,
+    ) -> anyhow::Result<()>
+    where
+        D: Decode,
+        H: Fn(Vec<D::Item>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Verdict>, RetryLater>> + Send,
+    {
+        let mut events: usize = batch.iter().map(Message::events).sum();
+        while events < self.subscription.batch_max {
+            let next = match deliveries.next().now_or_never() {
+                Some(next) => next,
+                None => match timeout_at(until, deliveries.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(()),
+                },
+            };
+            let message = batches.open(delivered(next)?);
+            events += message.events();
+            batch.push(message);
+        }
+        Ok(())
+    }
+}
+
+fn delivered(next: Option<lapin::Result<Delivery>>) -> anyhow::Result<Delivery> {
+    next.context("the broker ended the subscription")?.context("channel failed")
+}

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# ./dev demo, ./dev load, ./dev audit: the program `drive` of the crate e2e against the running instance.
+
+# drive_command <drive's subcommand> <its arguments...>
+drive_command() {
+    if [[ ! -r $ENV_FILE ]] || ! instance_load; then
+        die "nothing is running" "./dev up --detach starts everything"
+    fi
+    if [[ $1 == load && $BUILD != release ]]; then
+        warn "the services were built without optimisation: for figures that mean something, ./dev down; ./dev up --release"
+        BUILD=release
+        on_exit true
+        services_build
+    fi
+    # It was built together with the services.
+    exec "$(target_folder)/drive" "$@" --env-file "$ENV_FILE"
+}

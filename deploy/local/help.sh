@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# ./dev help
+
+help_command() {
+    cat <<'END'
+Usage: ./dev <command>
+
+Running Stampede on this machine
+  up                   install what is missing (apt), build, start private stores and the four services with fresh
+                       data, open a demo sale, follow the logs; Ctrl-C stops everything
+     --detach          return when everything is ready
+     --keep            with the data of the last time
+     --replicas <n>    n processes of each service (1 to 9)
+     --release         optimised build, for measuring
+  status               each part: process, address, readiness; fails if a part is dead or not ready
+  logs [-f] [name...]  the last lines of the logs; -f follows them
+  restart [name...]    start a part again on the same data; no name: all that have died
+  down                 stop everything; the data stays until the next `up` without --keep
+
+Trying it
+  demo [options]       play a flash sale against the running instance, check the books
+  load [options]       measure it (built with optimisation; use with `up --release`)
+  audit [options]      check the books of every sale
+
+Working on it
+  test [arguments]     all tests on real servers of their own; arguments go to cargo test:
+                       ./dev test -p stock-service sold_out -- --nocapture
+  lint                 formatting, clippy, documentation, licences, shell scripts
+
+Parts: postgres redis rabbitmq stock-service order-service notify-service gateway (replicas: gateway-2 ...).
+Everything lives in .dev/: env (addresses and secrets), pids/<name>, logs/<name>.log.
+A service's settings can be given to `up` in the environment: ORDER_SERVICE__TELEMETRY__LOG=debug ./dev up
+END
+}

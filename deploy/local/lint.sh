@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# ./dev lint: everything that can be checked without running the system.
+
+readonly CARGO_DENY_VERSION=0.20.2
+
+lint_command() {
+    (($# == 0)) || die "./dev lint takes no options"
+    on_exit true
+    say "formatting"
+    run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
+    say "clippy"
+    run cargo clippy --workspace --all-targets -- -D warnings
+    say "documentation"
+    RUSTDOCFLAGS='-D warnings' run cargo doc --workspace --no-deps
+    say "licences, banned crates and sources of dependencies"
+    lint_install_cargo_deny
+    run cargo deny check licenses bans sources
+    if command -v shellcheck >/dev/null; then
+        say "shell scripts"
+        shellcheck dev .ci/run deploy/local/*
+    else
+        warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
+    fi
+    say "nothing to complain about"
+}
+
+lint_install_cargo_deny() {
+    if [[ $(cargo deny --version 2>/dev/null) != "cargo-deny $CARGO_DENY_VERSION" ]]; then
+        say "installing cargo-deny $CARGO_DENY_VERSION into cargo's folder (takes some minutes, once)"
+        run cargo install --locked --quiet cargo-deny --version "$CARGO_DENY_VERSION"
+    fi
+}

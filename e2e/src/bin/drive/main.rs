@@ -1,0 +1,47 @@
+//! Drives a running Stampede: what `./dev demo`, `./dev load` and `./dev audit` run.
+
+mod audit;
+mod demo;
+mod load;
+mod open_sale;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use e2e::client::Client;
+use e2e::environment::Environment;
+
+/// Drives a running Stampede through its public API.
+#[derive(Parser)]
+struct Arguments {
+    /// The env file of the running instance.
+    #[arg(long, global = true, default_value = ".dev/env")]
+    env_file: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Opens the demo sale and prints its id.
+    OpenSale,
+    /// Plays a flash sale: buyers rush, winners pay or lapse, the books are checked.
+    Demo(demo::Arguments),
+    /// Places orders as fast as they are accepted, or at a given rate, and reports what was reached.
+    Load(load::Arguments),
+    /// Checks the books of every sale, or of one.
+    Audit(audit::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let client = Client::new(Environment::read(&arguments.env_file)?.gateways()?)?;
+    match arguments.command {
+        Command::OpenSale => open_sale::run(&client).await,
+        Command::Demo(arguments) => demo::run(&client, arguments).await,
+        Command::Load(arguments) => load::run(&client, arguments).await,
+        Command::Audit(arguments) => audit::run(&client, arguments).await,
+    }
+}

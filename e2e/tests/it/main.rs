@@ -1,0 +1,12 @@
+//! The whole system on real servers: four services as processes, one private Redis, virtual host and pair of
+//! databases for each test.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod crashes;
+mod idempotency;
+mod input;
+mod lifecycle;
+mod storm;
+mod support;
+mod told;

@@ -1,0 +1,5 @@
+//! The test kit, tested with itself.
+
+mod database;
+mod redis;
+mod vhost;
