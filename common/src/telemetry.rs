@@ -33,8 +33,9 @@ const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
 /// Bounds of histograms of counts, such as batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// Put before the configured filter: this module of lapin logs whole messages, users' data included.
-const ALWAYS_OFF: &str = "lapin::returned_messages=off";
+/// Put before the configured filter: lapin logs returned messages as a whole, users' data included, and calls every
+/// lost connection an error. What matters of it is logged by [`crate::amqp`].
+const QUIET: &str = "lapin=off";
 
 /// Running telemetry of the process.
 pub struct Telemetry {
@@ -128,7 +129,7 @@ fn logs(
     settings: &TelemetrySettings,
     traces: Option<&SdkTracerProvider>,
 ) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{ALWAYS_OFF},{}", settings.log))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.log))?;
     let lines = match settings.format {
         LogFormat::Json => tracing_subscriber::fmt::layer::<Registry>()
             .json()
