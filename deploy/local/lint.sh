@@ -5,6 +5,7 @@ readonly CARGO_DENY_VERSION=0.20.2
 
 lint_command() {
     (($# == 0)) || die "./dev lint takes no options"
+    cargo_ensure
     on_exit true
     say "formatting"
     run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
