@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod amqp_consume;
+mod amqp_publish;
+mod amqp_reconnect;
 mod batcher;
 mod batcher_property;
 mod http;
