@@ -8,10 +8,10 @@
 spawn() {
     local pid_file=$1 folder=$2 log=$3
     shift 3
-    cd "$folder" # Before the fork: the recorded process is recognisable from its first moment.
+    cd "$folder" || exit # Before the fork: the recorded process is recognisable from its first moment.
     setsid -- "$@" </dev/null >>"$log" 2>&1 9>&- &
     echo $! >"$pid_file"
-    cd "$ROOT"
+    cd "$ROOT" || exit
     disown # Or this shell would comment on its end.
 }
 
