@@ -1,0 +1,1 @@
+DROP TABLE audit_log, delivery_attempts, deliveries, webhook_messages, webhooks, events, user_sequences;

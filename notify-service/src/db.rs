@@ -1,0 +1,170 @@
+//! The `notify` database: the pool, the migrations at start, and one file of queries per matter.
+//!
+//! Queries are plain SQL: nearly all of them are batches (`UNNEST`) or claims (`SKIP LOCKED`).
+
+pub mod deliveries;
+pub mod events;
+pub mod queue;
+pub mod retention;
+pub mod webhooks;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{
+    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use futures_util::FutureExt as _;
+use secrecy::ExposeSecret as _;
+
+use crate::settings::DatabaseSettings;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Most time for the migrations, waiting for another replica's included.
+const MIGRATION_TIMEOUT_S: u32 = 120;
+
+/// Advisory locks of this database; the number is arbitrary, but belongs to one purpose.
+#[derive(Debug, Clone, Copy)]
+pub enum Lock {
+    /// One replica migrates at a time.
+    Migrations = 1,
+    /// Events are stored one batch at a time, so that none is stored twice and numbers have no holes.
+    Ingest = 2,
+    /// Webhooks are counted and added one at a time.
+    Webhooks = 3,
+    /// One replica tidies up at a time.
+    Retention = 4,
+}
+
+/// Why the database did not do what it should; all of these may work later.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection within the time.
+    #[error("no database connection")]
+    Pool(#[source] diesel_async::pooled_connection::deadpool::PoolError),
+    /// No connection became free within the time.
+    #[error("the database pool is exhausted or the database does not answer")]
+    PoolTimeout,
+    /// A query failed.
+    #[error("database query")]
+    Query(#[from] diesel::result::Error),
+    /// What should be stored cannot be written as JSON.
+    #[error("not JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Connections to the database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<AsyncPgConnection>,
+    pool_timeout: Duration,
+}
+
+impl Db {
+    /// A pool that connects when first used.
+    ///
+    /// # Errors
+    /// The pool cannot be built.
+    pub fn new(settings: &DatabaseSettings) -> anyhow::Result<Self> {
+        let connect_timeout = settings.connect_timeout();
+        let statement_timeout_ms = settings.statement_timeout_ms;
+        let mut config = ManagerConfig::<AsyncPgConnection>::default();
+        config.custom_setup =
+            Box::new(move |url| connect(url.to_owned(), connect_timeout, statement_timeout_ms).boxed());
+        // A broken connection shows in its first query, and every caller tries again.
+        config.recycling_method = RecyclingMethod::Fast;
+        let url = settings.url.expose_secret();
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+        let pool = Pool::builder(manager).max_size(settings.pool_max).build().context("database pool")?;
+        Ok(Self { pool, pool_timeout: settings.pool_timeout() })
+    }
+
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// None within `database.pool_timeout_ms`.
+    pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
+        match tokio::time::timeout(self.pool_timeout, self.pool.get()).await {
+            Ok(connection) => connection.map_err(DbError::Pool),
+            Err(_elapsed) => Err(DbError::PoolTimeout),
+        }
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        sql_query("SELECT 1").execute(&mut self.get().await?).await?;
+        Ok(())
+    }
+}
+
+async fn connect(
+    url: String,
+    timeout: Duration,
+    statement_timeout_ms: u32,
+) -> ConnectionResult<AsyncPgConnection> {
+    let establish = async {
+        let mut connection = AsyncPgConnection::establish(&url).await?;
+        // Also what one statement may wait for locks; a replica that hangs must not hold the others up for ever.
+        let set = format!(
+            "SET statement_timeout = {statement_timeout_ms}; \
+             SET idle_in_transaction_session_timeout = {statement_timeout_ms}; \
+             SET application_name = 'notify-service'"
+        );
+        connection.batch_execute(&set).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(connection)
+    };
+    match tokio::time::timeout(timeout, establish).await {
+        Ok(connection) => connection,
+        Err(_elapsed) => Err(ConnectionError::BadConnection("connecting timed out".to_owned())),
+    }
+}
+
+/// Brings the schema up to date, one replica at a time. A schema that is newer than this program is fine: migrations suit the version before them.
+///
+/// # Errors
+/// The database cannot be reached, or a migration fails.
+pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    let url = settings.url.expose_secret().to_owned();
+    let timeout_ms = MIGRATION_TIMEOUT_S * 1_000;
+    let mut connection = connect(url, settings.connect_timeout(), timeout_ms).await.context("connecting to Postgres")?;
+    let lock = format!("SELECT pg_advisory_lock({})", Lock::Migrations as i64);
+    connection.batch_execute(&lock).await.context("waiting for other replicas' migrations")?;
+
+    // The lock goes with the connection.
+    let mut harness = AsyncMigrationHarness::new(connection);
+    let run = harness.run_pending_migrations(MIGRATIONS).map_err(anyhow::Error::from_boxed)?;
+    tracing::info!(applied = run.len(), "schema is up to date");
+    Ok(())
+}
+
+/// Waits for `lock` and holds it until the transaction ends.
+///
+/// # Errors
+/// The query failed, or waited longer than a statement may.
+pub async fn lock(connection: &mut AsyncPgConnection, lock: Lock) -> Result<(), DbError> {
+    sql_query(format!("SELECT pg_advisory_xact_lock({})", lock as i64)).execute(connection).await?;
+    Ok(())
+}
+
+/// Takes `lock` until the transaction ends, or answers false if somebody else has it.
+///
+/// # Errors
+/// The query failed.
+pub async fn try_lock(connection: &mut AsyncPgConnection, lock: Lock) -> Result<bool, DbError> {
+    #[derive(QueryableByName)]
+    struct Taken {
+        #[diesel(sql_type = diesel::sql_types::Bool)]
+        taken: bool,
+    }
+    let query = format!("SELECT pg_try_advisory_xact_lock({}) AS taken", lock as i64);
+    let row: Taken = sql_query(query).get_result(connection).await?;
+    Ok(row.taken)
+}

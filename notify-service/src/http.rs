@@ -1,0 +1,92 @@
+//! All paths on one screen.
+
+mod caller;
+mod deliveries;
+mod events;
+mod webhooks;
+
+use actix_web::web::{self, PayloadConfig, ServiceConfig};
+use common::problem::{Code, Problem};
+use common::{health, internal};
+use secrecy::SecretString;
+
+use crate::db::Db;
+use crate::settings::{SseSettings, WebhookSettings};
+use crate::sse::hub::Hub;
+use crate::webhook::resolver::Resolver;
+use crate::webhook::target::Rules;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Most bytes of a request body, as on the gateway.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    /// The `notify` database.
+    pub db: Db,
+    /// The connected streams.
+    pub hub: Hub,
+    /// Streams end when it is cancelled.
+    pub end_of_streams: CancellationToken,
+    /// Settings of streams.
+    pub sse: SseSettings,
+    /// Settings of webhooks.
+    pub webhooks: WebhookSettings,
+    /// Rung when there are new deliveries.
+    pub due: Arc<Notify>,
+}
+
+impl Api {
+    fn rules(&self) -> Rules {
+        Rules::new(self.webhooks.allow_private, self.webhooks.ports.clone())
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver(self.rules())
+    }
+}
+
+/// Every route of the service.
+pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString) {
+    health::routes(cfg);
+    cfg.app_data(api).app_data(PayloadConfig::new(BODY_BYTES_MAX)).service(
+        web::scope("/internal/v1")
+            .wrap(internal::guard(token))
+            .route("/events", web::get().to(events::stream))
+            .service(
+                web::resource("/admin/webhooks")
+                    .route(web::post().to(webhooks::create))
+                    .route(web::get().to(webhooks::list))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .service(
+                web::resource("/admin/webhooks/{id}")
+                    .route(web::delete().to(webhooks::delete))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .service(
+                web::resource("/admin/webhooks/{id}/deliveries")
+                    .route(web::get().to(deliveries::list))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .service(
+                web::resource("/admin/webhooks/{id}/deliveries/{delivery_id}/redeliver")
+                    .route(web::post().to(deliveries::redeliver))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .default_service(web::to(not_found)),
+    );
+    cfg.default_service(web::to(not_found));
+}
+
+async fn not_found() -> actix_web::HttpResponse {
+    Problem::new(Code::NotFound).response()
+}
+
+async fn method_not_allowed() -> actix_web::HttpResponse {
+    Problem::new(Code::MethodNotAllowed).response()
+}

@@ -1,0 +1,151 @@
+//! One attempt: sign, send, judge the answer.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Response};
+
+use super::message_id;
+use super::resolver::Resolver;
+use super::signature::Key;
+use super::target::{Refused, Rules};
+use crate::db::queue::{Attempted, Taken};
+use crate::db::webhooks::Endpoint;
+use crate::settings::WebhookSettings;
+
+/// Most bytes of an answer that are read; more is a failure.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Idle connections kept to one receiver.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+/// How long they are kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends deliveries. Cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    client: Client,
+    rules: Rules,
+    retry_ms: Arc<[u64]>,
+}
+
+/// What the receiver made of an attempt.
+struct Judgement {
+    status: Option<u16>,
+    error: Option<String>,
+}
+
+impl Sender {
+    /// A sender by these settings.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, such as in an image without root certificates.
+    pub fn new(settings: &WebhookSettings) -> anyhow::Result<Self> {
+        common::http_client::install_crypto();
+        let rules = Rules::new(settings.allow_private, settings.ports.clone());
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Arc::new(Resolver(rules.clone())))
+            .timeout(settings.timeout())
+            .user_agent(concat!("stampede-webhooks/", env!("CARGO_PKG_VERSION")))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .referer(false)
+            .build()
+            .context("webhook client")?;
+        Ok(Self { client, rules, retry_ms: settings.retry_ms.clone().into() })
+    }
+
+    /// Makes one attempt. It always ends within the time-out, and has no other result than what it returns.
+    pub async fn attempt(&self, endpoint: &Endpoint, taken: &Taken) -> Attempted {
+        let began = Instant::now();
+        let judgement = self.send(endpoint, taken).await;
+        let took = began.elapsed();
+        metrics::histogram!("webhook_attempt_seconds").record(took);
+        let retry_after_s = judgement.error.as_ref().and_then(|_| self.pause_s(taken.step));
+        Attempted {
+            id: taken.id,
+            claims: taken.claims,
+            status: judgement.status.map(i32::from),
+            error: judgement.error,
+            duration_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
+            at: taken.taken_at,
+            retry_after_s,
+        }
+    }
+
+    async fn send(&self, endpoint: &Endpoint, taken: &Taken) -> Judgement {
+        let failed = |error: String| Judgement { status: None, error: Some(error) };
+        // Again: rules change, and a number in the URL never meets the resolver.
+        let url = match self.rules.check(&endpoint.url) {
+            Ok(url) => url,
+            Err(refused) => return failed(format!("url {refused}")),
+        };
+        let Ok(key) = Key::parse(&endpoint.secret) else {
+            return failed("the secret is not valid".to_owned());
+        };
+        let id = message_id(taken.event_id);
+        let timestamp_s = taken.taken_at.timestamp();
+        let sent = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp_s)
+            .header("webhook-signature", key.sign(&id, timestamp_s, &taken.body))
+            .body(taken.body.clone())
+            .send()
+            .await;
+        match sent {
+            Ok(response) => judge(response).await,
+            Err(error) => failed(reason(&error)),
+        }
+    }
+
+    /// Seconds until the next attempt, drawn up to the step of the ladder; `None`: that was the last one.
+    fn pause_s(&self, step: i32) -> Option<f64> {
+        let step_ms = *self.retry_ms.get(usize::try_from(step).ok()?)?;
+        Some(Duration::from_millis(step_ms).as_secs_f64() * rand::random::<f64>())
+    }
+}
+
+/// An answer counts when it is 2xx, whole, and not too long.
+async fn judge(mut response: Response) -> Judgement {
+    let status = response.status();
+    let judged = |error: Option<String>| Judgement { status: Some(status.as_u16()), error };
+    if !status.is_success() {
+        return judged(Some(format!("answered {}", status.as_u16())));
+    }
+    let mut bytes = 0;
+    loop {
+        match response.chunk().await {
+            Ok(None) => return judged(None),
+            Ok(Some(chunk)) => bytes += chunk.len(),
+            Err(error) => return judged(Some(reason(&error))),
+        }
+        if bytes > ANSWER_BYTES_MAX {
+            return judged(Some(format!("answered more than {ANSWER_BYTES_MAX} bytes")));
+        }
+    }
+}
+
+/// What went wrong, for admins: no address and no part of an answer is in it.
+fn reason(error: &reqwest::Error) -> String {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(refused) = inner.downcast_ref::<Refused>() {
+            return format!("url {refused}");
+        }
+        cause = inner.source();
+    }
+    if error.is_timeout() {
+        "timed out".to_owned()
+    } else if error.is_connect() {
+        "cannot connect".to_owned()
+    } else {
+        "the connection failed before the whole answer was there".to_owned()
+    }
+}
