@@ -5,20 +5,21 @@ mod deliveries;
 mod events;
 mod webhooks;
 
+use std::sync::Arc;
+
 use actix_web::web::{self, PayloadConfig, ServiceConfig};
 use common::problem::{Code, Problem};
 use common::{health, internal};
 use secrecy::SecretString;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::db::Db;
 use crate::settings::{SseSettings, WebhookSettings};
 use crate::sse::hub::Hub;
 use crate::webhook::resolver::Resolver;
 use crate::webhook::target::Rules;
-use std::sync::Arc;
-
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// Most bytes of a request body, as on the gateway.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -42,7 +43,7 @@ pub struct Api {
 
 impl Api {
     fn rules(&self) -> Rules {
-        Rules::new(self.webhooks.allow_private, self.webhooks.ports.clone())
+        Rules::new(self.webhooks.allow_private, self.webhooks.ports.0.clone())
     }
 
     fn resolver(&self) -> Resolver {
