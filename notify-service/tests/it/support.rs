@@ -31,6 +31,8 @@ use crate::sse_client::SseClient;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// The client gives up on a stream after this long.
+const STREAM_TIME_MAX: Duration = Duration::from_secs(300);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What one test has for itself.
@@ -59,7 +61,7 @@ impl World {
         let topology = Topology { exchanges: vec![Exchange::Order], queues: vec![Queue::notify_orders()] };
         let health = Health::new(Metrics::default()).dependency("publisher");
         let publisher = Publisher::start(&settings, "test", topology, health, &tasks);
-        let http = common::http_client::build(Duration::from_secs(5), Duration::from_secs(60)).unwrap();
+        let http = common::http_client::build(Duration::from_secs(5), STREAM_TIME_MAX).unwrap();
         Self { database, vhost, publisher, tasks, http }
     }
 
@@ -156,8 +158,12 @@ fn settings_of(database: &Database, vhost: &Vhost) -> Settings {
 impl Replica {
     /// A request with the internal token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("http://{}{path}", self.address);
-        self.http.request(method, url).header("x-internal-token", TOKEN)
+        self.stranger(method, path).header("x-internal-token", TOKEN)
+    }
+
+    /// A request without it.
+    pub fn stranger(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.address))
     }
 
     /// A request of an admin.
