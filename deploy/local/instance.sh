@@ -119,7 +119,8 @@ service_urls() {
     echo "${urls#,}"
 }
 
-redis_url() { echo "redis://:${SECRET[redis]}@127.0.0.1:${PORT[redis]}/"; }
+# The user is named because redis-cli takes a missing one for an empty one.
+redis_url() { echo "redis://default:${SECRET[redis]}@127.0.0.1:${PORT[redis]}/"; }
 amqp_url() { echo "amqp://stampede:${SECRET[rabbitmq]}@127.0.0.1:${PORT[rabbitmq]}/%2f"; }
 # The database $1 (orders or notify) with its own user.
 database_url() { echo "postgres://$1:${SECRET[$1-database]}@127.0.0.1:${PORT[postgres]}/$1"; }

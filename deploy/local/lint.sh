@@ -17,7 +17,7 @@ lint_command() {
     run cargo deny check licenses bans sources
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
-        shellcheck dev .ci/run deploy/local/run-test-binary deploy/local/*.sh
+        shellcheck dev .ci/run deploy/local/*
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi

@@ -1,7 +1,30 @@
 # shellcheck shell=bash
-# The programs that ./dev needs.
+# The programs that ./dev needs: installed by apt if they are missing.
 
 packages_ensure() {
-    rabbitmq_program >/dev/null || die "rabbitmq-server is missing"
-    postgres_programs >/dev/null || die "postgresql is missing"
+    local -a missing=()
+    local list
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    rabbitmq_program >/dev/null || missing+=(rabbitmq-server)
+    postgres_programs >/dev/null || missing+=(postgresql)
+    if ! command -v setpriv >/dev/null || ! command -v flock >/dev/null; then
+        missing+=(util-linux)
+    fi
+    # What building needs: a C compiler to link, and for ring; and the certificates that HTTP clients load even for
+    # plain HTTP.
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    compgen -G '/etc/ssl/certs/*' >/dev/null || missing+=(ca-certificates)
+    ((${#missing[@]} > 0)) || return 0
+
+    list=${missing[*]}
+    command -v apt-get >/dev/null ||
+        die "missing on this machine: $list" "install them with the system's package manager (names may differ), then try again"
+    local -a as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "missing on this machine: $list" "as root: apt-get install $list"
+        as_root=(sudo)
+    fi
+    say "installing by apt-get${as_root:+ (through sudo)}: $list"
+    "${as_root[@]}" "$ROOT/deploy/local/install-packages" "${missing[@]}" ||
+        die "the installation failed" "apt's messages are above; as root, apt-get install $list may tell more"
 }

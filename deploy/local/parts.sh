@@ -2,7 +2,7 @@
 # Starting, watching and stopping the parts of the instance by name.
 
 # How long a part may take to stop: a service's drain time (15 s) and some.
-readonly STOP_WITHIN_S=20
+STOP_WITHIN_S=20
 
 part_start() {
     local name=$1

@@ -62,7 +62,7 @@ postgres_create() {
     ) >"$1.log" 2>&1
 }
 
-# postgres_start <folder> <port> <pid file> <log> <setting=value...>
+# postgres_start <folder> <port> <pid file> <log> <setting=value...>; nothing may be running in <folder>.
 postgres_start() {
     local folder programs setting
     folder=$(readlink -f "$1")
@@ -74,6 +74,8 @@ postgres_start() {
     for setting; do
         command+=(-c "$setting")
     done
+    # Left by a server that was killed. PostgreSQL would recognise that, but not while its corpse is still a zombie.
+    rm -f -- "$folder/data/postmaster.pid"
     if ((EUID == 0)); then
         command=(setpriv --reuid=postgres --regid=postgres --clear-groups env -u PGHOST HOME=/ "${command[@]}")
     fi

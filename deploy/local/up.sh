@@ -30,6 +30,7 @@ up_command() {
     up_services
     say "opening the demo sale"
     "$(target_folder)/drive" open-sale --env-file "$ENV_FILE"
+    READY=yes
     say "ready, $((SECONDS - built)) s after the build"
     up_summary
     if [[ -n $detach ]]; then
@@ -39,7 +40,9 @@ up_command() {
     fi
 }
 
-LEAVE_RUNNING=''
+LEAVE_RUNNING='' # The instance survives this command.
+READY=''
+KEPT='' # The data are those of the last time.
 
 # One `up` at a time.
 up_claim() {
@@ -59,6 +62,10 @@ up_claim() {
 up_finish() {
     if [[ -z $LEAVE_RUNNING ]]; then
         say "stopping"
+        if [[ -z $READY && -z $KEPT ]]; then
+            # shellcheck disable=SC2034 # read by parts.sh
+            STOP_WITHIN_S=2 # Nothing in there is worth waiting for, and a booting RabbitMQ hears no SIGTERM.
+        fi
         instance_stop
     fi
     rm -f -- "$DEV_DIR/up.pid"
@@ -75,7 +82,6 @@ up_prepare() {
     else
         postgres_remove "$RUN_DIR/postgres"
         rm -rf -- "$RUN_DIR"
-        KEPT=''
     fi
     REPLICAS=$replicas BUILD=$build
     mkdir -p -- "$RUN_DIR" "$PIDS_DIR" "$LOGS_DIR"

@@ -72,11 +72,15 @@ async fn a_sale_that_makes_no_sense_is_refused_with_the_fields_name() {
         (sale(item, "60", "2025-01-01T00:00:00Z"), "ends_at"),
         (sale("", "60", later), "items"),
         (sale(&item.replace("\"stock\":1", "\"stock\":-1"), "60", later), "items[0].stock"),
-        (sale(&item.replace("\"per_user_limit\":1", "\"per_user_limit\":0"), "60", later), "items[0].per_user_limit"),
+        (
+            sale(&item.replace("\"per_user_limit\":1", "\"per_user_limit\":0"), "60", later),
+            "items[0].per_user_limit",
+        ),
         (sale(&item.replace("CNY", "cny"), "60", later), "items[0].currency"),
         (sale(&item.replace("\"price_cents\":1", "\"price_cents\":-1"), "60", later), "items[0].price_cents"),
     ] {
-        let problem = refused(&world, "/api/v1/admin/sales", Some(&world.admin), &body, StatusCode::BAD_REQUEST).await;
+        let problem =
+            refused(&world, "/api/v1/admin/sales", Some(&world.admin), &body, StatusCode::BAD_REQUEST).await;
         assert_eq!(problem["field"], field, "{body}");
     }
     let listed: Value = world.client.get("/api/v1/admin/sales", &world.admin).await.unwrap().json().unwrap();

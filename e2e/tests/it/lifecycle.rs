@@ -26,14 +26,19 @@ async fn an_unpaid_order_expires_and_its_unit_is_sold_again_once() {
     assert_eq!((order.version, order_expired.version), (1, 2));
     let resold = eventually("the unit is on sale again", async || {
         let answer = world.final_answer(&second, item, "b", 1).await;
-        (answer.status == StatusCode::ACCEPTED).then(|| answer.json::<common::api::Accepted>().unwrap().order_id)
+        (answer.status == StatusCode::ACCEPTED)
+            .then(|| answer.json::<common::api::Accepted>().unwrap().order_id)
     })
     .await;
     world.reaches(&second, resold, OrderStatus::PendingPayment).await;
     world.client.pay(&second, resold).await.unwrap();
     world.reaches(&second, resold, OrderStatus::Paid).await;
 
-    assert_eq!(world.final_answer(&third, item, "c", 1).await.code(), Some(Code::SoldOut), "it came back once");
+    assert_eq!(
+        world.final_answer(&third, item, "c", 1).await.code(),
+        Some(Code::SoldOut),
+        "it came back once"
+    );
     let books = world.quiet(sale.id).await;
     assert_eq!((books.items[0].sold, books.items[0].expired, books.items[0].available), (1, 1, 0));
 }
@@ -142,7 +147,8 @@ async fn a_cancelled_order_gives_its_unit_back_once_and_an_admin_can_refund_a_pa
     let sale = world.open_sale(2, 2, 3_600).await;
     let item = sale.items[0].id;
     let token = world.customer("undecided").await;
-    let (cancelled, refunded) = (world.accepted(&token, item, "a").await, world.accepted(&token, item, "b").await);
+    let (cancelled, refunded) =
+        (world.accepted(&token, item, "a").await, world.accepted(&token, item, "b").await);
     world.reaches(&token, cancelled, OrderStatus::PendingPayment).await;
     world.reaches(&token, refunded, OrderStatus::PendingPayment).await;
 
@@ -197,7 +203,8 @@ impl Notice {
 
     async fn deliver(&self, world: &World) -> StatusCode {
         let request = world.client.request(Method::POST, "/api/v1/payments/sandbox/callback");
-        let request = request.header("Sandbox-Signature", &self.signature).header("Content-Type", "application/json");
+        let request =
+            request.header("Sandbox-Signature", &self.signature).header("Content-Type", "application/json");
         world.client.send(request.body(self.body.clone())).await.unwrap().status
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use common::api::{Order, OrderStatus, Sale};
 use common::api::admin::Audit;
+use common::api::{Order, OrderStatus, Sale};
 use common::ids::{ItemId, OrderId, SaleId};
 use e2e::client::{Answer, Client, one_dish};
 use reqwest::StatusCode;
@@ -52,7 +52,8 @@ impl World {
     pub async fn final_answer(&self, token: &str, item: ItemId, key: &str, quantity: u32) -> Answer {
         eventually("a final answer to an order", async || {
             let answer = self.client.order(token, item, key, quantity).await.ok()?;
-            let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status);
+            let again =
+                [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status);
             (!again).then_some(answer)
         })
         .await

@@ -39,7 +39,8 @@ async fn follow(world: &World, token: &str, last_event_id: Option<&str>) -> mpsc
 async fn next_event(lines: &mut mpsc::UnboundedReceiver<String>) -> (String, serde_json::Value) {
     let mut id = String::new();
     loop {
-        let line = timeout(PATIENCE, lines.recv()).await.expect("an event in time").expect("the stream is open");
+        let line =
+            timeout(PATIENCE, lines.recv()).await.expect("an event in time").expect("the stream is open");
         if let Some(value) = line.strip_prefix("id:") {
             id = value.trim().to_owned();
         }
@@ -59,8 +60,14 @@ async fn a_buyer_sees_each_step_of_their_own_order_and_resumes_without_a_gap() {
     world.accepted(&other, sale.items[0].id, "not-mine").await;
     let order = world.accepted(&buyer, sale.items[0].id, "mine").await;
     let (first_id, created) = next_event(&mut lines).await;
-    assert_eq!((created["id"].as_str(), created["status"].as_str()), (Some(order.to_string().as_str()), Some("pending_payment")));
-    assert!(created.get("user_id").is_none() && created.get("epoch").is_none(), "what GET shows, no more: {created}");
+    assert_eq!(
+        (created["id"].as_str(), created["status"].as_str()),
+        (Some(order.to_string().as_str()), Some("pending_payment"))
+    );
+    assert!(
+        created.get("user_id").is_none() && created.get("epoch").is_none(),
+        "what GET shows, no more: {created}"
+    );
     drop(lines);
 
     world.client.pay(&buyer, order).await.unwrap();

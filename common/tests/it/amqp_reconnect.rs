@@ -1,0 +1,184 @@
+//! Connections come and go; messages do not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::amqp::{PublishError, Verdict};
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::support::{Broker, Seen, envelope, eventually_true, far, message};
+
+fn handle_into(broker: &Broker, seen: &Seen) {
+    let noted = seen.clone();
+    broker.consume(move |batch| {
+        noted.add(&batch);
+        let verdicts = vec![Verdict::Done; batch.len()];
+        async move { Ok(verdicts) }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_and_consumer_come_back_after_every_connection_was_closed() {
+    let broker = Broker::start().await;
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    for round in 0..3 {
+        testkit::eventually("published", async || {
+            broker.publisher.publish(message(envelope([round])), far()).await.ok()
+        })
+        .await;
+        testkit::eventually("handled", async || seen.numbers().contains(&round).then_some(())).await;
+        broker.vhost.close_all_connections().await;
+    }
+    eventually_true("healthy again", || broker.health.is_ready() && broker.publisher.is_ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_nothing_is_sent_and_nothing_hangs() {
+    let broker = Broker::start().await;
+    broker.vhost.block().await;
+    eventually_true("the loss is seen", || !broker.publisher.is_ready() && !broker.health.is_ready()).await;
+    let began = Instant::now();
+    assert_eq!(broker.publisher.publish(message(envelope([1])), far()).await, Err(PublishError::NotReady));
+    assert_eq!(broker.publisher.queue_length("any", far()).await, Err(PublishError::NotReady));
+    assert!(began.elapsed() < Duration::from_secs(10), "at once, not at the deadline");
+
+    broker.vhost.unblock().await;
+    eventually_true("back again", || broker.publisher.is_ready() && broker.health.is_ready()).await;
+    broker.publish([2]).await;
+    assert_eq!(broker.length(&broker.queue.name).await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_broker_gets_its_topology_back() {
+    let broker = Broker::start().await;
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    broker.publish([1]).await;
+    seen.eventually([1]).await;
+    broker.vhost.wipe().await;
+    testkit::eventually("published again", async || {
+        broker.publisher.publish(message(envelope([2])), far()).await.ok()
+    })
+    .await;
+    testkit::eventually("handled again", async || seen.numbers().contains(&2).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_connection_was_lost_is_delivered_again() {
+    let broker = Broker::start().await;
+    broker.publish([1, 2]).await;
+    let (started, gate, redelivered) =
+        (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
+    let seen = Seen::default();
+    let shared = (started.clone(), gate.clone(), redelivered.clone(), seen.clone());
+    broker.consume(move |batch| {
+        let (started, gate, redelivered, seen) = shared.clone();
+        async move {
+            started.add_permits(1);
+            gate.acquire().await.unwrap().forget();
+            redelivered.store(batch.iter().all(|incoming| incoming.redelivered), Ordering::Relaxed);
+            seen.add(&batch);
+            Ok(vec![Verdict::Done; batch.len()])
+        }
+    });
+    started.acquire().await.unwrap().forget();
+    broker.vhost.close_all_connections().await;
+    gate.add_permits(2);
+    seen.eventually([1, 2, 1, 2]).await;
+    assert!(redelivered.load(Ordering::Relaxed));
+    broker.eventually_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_event_survives_a_broker_that_goes_away_meanwhile() {
+    let broker = Broker::start().await;
+    broker.publish([1]).await;
+    let (started, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let shared = (started.clone(), gate.clone());
+    broker.consume(move |batch| {
+        let (started, gate) = shared.clone();
+        async move {
+            started.add_permits(1);
+            gate.acquire().await.unwrap().forget();
+            Ok(vec![Verdict::Park("never".to_owned()); batch.len()])
+        }
+    });
+    started.acquire().await.unwrap().forget();
+    broker.vhost.block().await;
+    gate.add_permits(100);
+    broker.vhost.unblock().await;
+    broker.eventually_empty().await;
+    let length = broker.length(&broker.queue.dead_name()).await;
+    assert!(length >= Some(1), "parked at least once: {length:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_true_when_connections_break_in_the_middle() {
+    let broker = Broker::start().await;
+    let numbers: Vec<i64> = (0..2_000).collect();
+    let publishes =
+        numbers.iter().map(|number| broker.publisher.publish(message(envelope([*number])), far()));
+    let breaking = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            broker.vhost.close_all_connections().await;
+        }
+    };
+    let (outcomes, ()) = tokio::join!(join_all(publishes), breaking);
+
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    broker.eventually_empty().await;
+    let arrived: BTreeSet<i64> = seen.numbers().into_iter().collect();
+    let mut counts = [0_u32; 3];
+    for (number, outcome) in numbers.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => {
+                counts[0] += 1;
+                assert!(arrived.contains(number), "{number} was confirmed and is lost");
+            }
+            Err(PublishError::NotReady) => {
+                counts[1] += 1;
+                assert!(!arrived.contains(number), "{number} was not sent and arrived");
+            }
+            Err(PublishError::Unknown) => counts[2] += 1,
+            Err(error @ (PublishError::Unroutable | PublishError::Refused)) => panic!("{number}: {error}"),
+        }
+    }
+    println!("confirmed, not sent, unknown: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_confirms() {
+    let broker = Broker::start().await;
+    let confirmed = Arc::new(AtomicU64::new(0));
+    // As many as the window holds, one after the other, so that at any time some wait for their confirm.
+    let publishers = (0..16).map(|number| {
+        let (publisher, confirmed) = (broker.publisher.clone(), confirmed.clone());
+        tokio::spawn(async move {
+            loop {
+                match publisher.publish(message(envelope([number])), far()).await {
+                    Ok(()) => confirmed.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => return error,
+                };
+            }
+        })
+    });
+    let publishers: Vec<_> = publishers.collect();
+    eventually_true("publishing", || confirmed.load(Ordering::Relaxed) > 100).await;
+    broker.tasks.finish(Duration::from_secs(30)).await.unwrap();
+    assert!(!broker.publisher.is_ready());
+    for last in join_all(publishers).await {
+        assert_eq!(last.unwrap(), PublishError::NotReady, "never in doubt");
+    }
+    let confirmed = confirmed.load(Ordering::Relaxed);
+    testkit::eventually("what was confirmed is there", async || {
+        (broker.vhost.queue_depths().await.get(&broker.queue.name) == Some(&confirmed)).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,168 @@
+//! Putting the parts together, and taking them apart in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use anyhow::Context as _;
+use common::health::{self, Health};
+use common::http_client::{self, Upstream};
+use common::serve::Server;
+use common::settings::DrainSettings;
+use common::shutdown::Tasks;
+use common::telemetry::Metrics;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::catalogue::Catalogue;
+use crate::edge::Origins;
+use crate::http::{self, Served};
+use crate::limits::Limits;
+use crate::listing::Listing;
+use crate::openapi::Documents;
+use crate::places::Places;
+use crate::poll::{CataloguePoller, SalesPoller};
+use crate::settings::{CidrList, Settings};
+use crate::state::State;
+use crate::token::Tokens;
+use crate::wechat::Wechat;
+
+/// Upper bound of any call, for what has no nearer deadline: a stream that lives as long as its token.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The networks of this machine itself.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
+/// The assembled gateway. `main` and the tests build it the same way.
+pub struct App {
+    public: Server,
+    ops: Server,
+    drain: DrainSettings,
+    tasks: Tasks,
+    closing: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Binds both ports and starts the pollers; accepts nothing yet. Services need not be there.
+    ///
+    /// # Errors
+    /// A port is taken, or a setting does not fit.
+    pub fn build(settings: Settings, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<Self> {
+        let tasks = Tasks::new(stop.clone());
+        let health = Health::new(metrics);
+        let closing = CancellationToken::new();
+        let served = Served { dev: settings.is_dev(), wechat: !settings.wechat.app_id.is_empty() };
+
+        let state = Data::new(state(&settings, served, &tasks, closing.clone())?);
+        start_tasks(&settings, &state, &health, &tasks);
+
+        let shared = state.clone();
+        let public = Server::bind(&settings.http.listener(), settings.drain, health.clone(), move |cfg| {
+            cfg.app_data(shared.clone());
+            http::routes(cfg, served);
+        })?;
+        // The ops port goes on answering until the public one is drained.
+        let at_once = DrainSettings { ready_delay_ms: 0, ..settings.drain };
+        let ops = Server::bind(&settings.http.ops_listener(&settings.ops), at_once, health, health::routes)
+            .context("ops port")?;
+        Ok(Self { public, ops, drain: settings.drain, tasks, closing, stop })
+    }
+
+    /// Where the public port is.
+    pub fn address(&self) -> SocketAddr {
+        self.public.address()
+    }
+
+    /// Where the ops port is.
+    pub fn ops_address(&self) -> SocketAddr {
+        self.ops.address()
+    }
+
+    /// Serves until stopped, then drains: what waits is ended when the balancers have turned away, running requests
+    /// get their time, batches in flight too.
+    ///
+    /// # Errors
+    /// A server or a task ended by itself, or did not end in time.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { public, ops, drain, tasks, closing, stop } = self;
+        let drained = CancellationToken::new();
+        let end_waits = async {
+            stop.cancelled().await;
+            tokio::time::sleep(drain.ready_delay()).await;
+            closing.cancel();
+        };
+        let serve_public = async {
+            let ended = public.run(stop.clone()).await;
+            stop.cancel(); // If it ended by itself, everything does.
+            drained.cancel();
+            ended
+        };
+        let serve_ops = async {
+            let ended = ops.run(drained.clone()).await;
+            stop.cancel();
+            ended
+        };
+        let (served, ops_served, ()) = tokio::join!(serve_public, serve_ops, end_waits);
+        let finished = tasks.finish(drain.tasks_timeout()).await;
+        served.and(ops_served.context("ops port")).and(finished)
+    }
+}
+
+fn state(
+    settings: &Settings,
+    served: Served,
+    tasks: &Tasks,
+    closing: CancellationToken,
+) -> anyhow::Result<State> {
+    let connect_timeout = Duration::from_millis(settings.upstream.connect_timeout_ms);
+    let client = http_client::build(connect_timeout, CALL_TIMEOUT_MAX)?;
+    let upstream = |name, service: &crate::settings::ServiceSettings| {
+        Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)
+    };
+    let stock = upstream("stock-service", &settings.stock)?;
+    let orders = upstream("order-service", &settings.orders)?;
+    let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
+    let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
+    Ok(State {
+        tokens: Tokens::new(&settings.auth, settings.is_dev()),
+        limits: Limits::new(&settings.limits, exempt(settings)),
+        trusted_proxies: settings.limits.trusted_proxies.clone(),
+        origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
+        catalogue: Arc::default(),
+        sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
+        listing,
+        admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
+        stock,
+        orders,
+        notify: upstream("notify-service", &settings.notify)?,
+        wechat: Wechat::new(&settings.wechat, client.clone())?,
+        places: Places::new(&settings.waits),
+        documents: Documents::new(served, &settings.http.public_url)?,
+        timeout: settings.upstream.timeout(),
+        admin_timeout: settings.upstream.admin_timeout(),
+        body_timeout: Duration::from_millis(settings.http.body_timeout_ms),
+        closing,
+    })
+}
+
+fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks: &Tasks) {
+    let interval = Duration::from_millis(settings.catalogue.poll_ms);
+    let check = health.check("stock-service");
+    let catalogue: Arc<Catalogue> = state.catalogue.clone();
+    let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
+    tasks.spawn("catalogue", poller.run(tasks.stop_token()));
+    tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
+    let (shared, stop) = (state.clone(), tasks.stop_token());
+    tasks.spawn("limits", async move { shared.limits.forget(stop).await });
+}
+
+/// Who has no limit per address. In the dev profile also this machine, so that load from it measures the system.
+fn exempt(settings: &Settings) -> CidrList {
+    let mut exempt = settings.limits.ip_exempt.clone();
+    if settings.is_dev() {
+        exempt.0.extend(LOOPBACK.iter().filter_map(|block| block.parse::<IpNet>().ok()));
+    }
+    exempt
+}

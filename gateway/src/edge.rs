@@ -1,0 +1,121 @@
+//! What every answer has: a request id, security headers, and CORS for allowed origins.
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
+use uuid::Uuid;
+
+use crate::state::State;
+
+/// Names one request, in answers and logs.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken from a client, in bytes.
+const REQUEST_ID_LENGTH_MAX: usize = 64;
+/// What scripts of other origins may send.
+const ALLOWED_HEADERS: &str =
+    "authorization, content-type, idempotency-key, purchase-token, last-event-id, x-request-id";
+/// What scripts of other origins may read.
+const EXPOSED_HEADERS: &str =
+    "location, retry-after, x-outcome, idempotency-key, x-request-id, content-language";
+/// What scripts of other origins may call.
+const ALLOWED_METHODS: &str = "GET, POST, PATCH, DELETE";
+/// How long a browser may remember the answer to a preflight, in seconds.
+const PREFLIGHT_MAX_AGE_S: &str = "600";
+
+/// Origins whose scripts may call the API.
+pub struct Origins {
+    listed: Vec<String>,
+    localhost: bool,
+}
+
+impl Origins {
+    /// From a text with commas between; `localhost` adds every port of localhost.
+    pub fn new(text: &str, localhost: bool) -> Self {
+        let listed = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        Self { listed: listed.map(|origin| origin.trim_end_matches('/').to_owned()).collect(), localhost }
+    }
+
+    fn allow(&self, origin: &str) -> bool {
+        self.listed.iter().any(|listed| listed == origin) || (self.localhost && is_localhost(origin))
+    }
+}
+
+fn is_localhost(origin: &str) -> bool {
+    let Ok(url) = url::Url::parse(origin) else { return false };
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+#[derive(Clone)]
+struct RequestId(HeaderValue);
+
+/// The id of this request, for logs.
+pub fn request_id(request: &HttpRequest) -> String {
+    let id = request.extensions().get::<RequestId>().and_then(|id| Some(id.0.to_str().ok()?.to_owned()));
+    id.unwrap_or_default()
+}
+
+/// Wraps every route.
+///
+/// # Errors
+/// Those of the route.
+pub async fn edge<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let id = RequestId(id_of(request.headers()));
+    request.extensions_mut().insert(id.clone());
+    let origin = allowed_origin(&request);
+    let preflight = request.method() == Method::OPTIONS
+        && origin.is_some()
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+
+    let mut response = if preflight {
+        let mut response = HttpResponse::NoContent();
+        response.insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS));
+        response.insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS));
+        response.insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE_S));
+        request.into_response(response.finish()).map_into_right_body()
+    } else {
+        next.call(request).await?.map_into_left_body()
+    };
+
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.0);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    Ok(response)
+}
+
+/// The client's own request id if it is a modest one, else a new one.
+fn id_of(headers: &HeaderMap) -> HeaderValue {
+    let modest = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        !bytes.is_empty() && bytes.len() <= REQUEST_ID_LENGTH_MAX && bytes.iter().all(plain)
+    };
+    let given = headers.get(REQUEST_ID).filter(modest).cloned();
+    given.unwrap_or_else(|| {
+        let mut text = [0; uuid::fmt::Simple::LENGTH];
+        let text = Uuid::new_v4().simple().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+fn allowed_origin(request: &ServiceRequest) -> Option<HeaderValue> {
+    let origin = request.headers().get(header::ORIGIN)?;
+    let state = request.app_data::<Data<State>>()?;
+    state.origins.allow(origin.to_str().ok()?).then(|| origin.clone())
+}

@@ -1,0 +1,224 @@
+//! One route of the public API: who may call it, what it expects, how it is limited, what answers it.
+//!
+//! [`crate::http::ENDPOINTS`] is the only list of routes, so nothing is served that does not say who may call it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use actix_web::http::Method;
+use actix_web::http::header::HeaderMap;
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use common::problem::{Code, Problem};
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::body::{self, Expect};
+use crate::error::ApiError;
+use crate::limits::Class;
+use crate::state::State;
+use crate::token::Caller;
+
+/// Length of a UUID as text; other spellings of the same id are not ids here.
+const UUID_LENGTH: usize = 36;
+/// Longest query that is passed on, in bytes.
+const QUERY_LENGTH_MAX_BYTES: usize = 2048;
+/// Most parameters in a query.
+const PARAMETERS_MAX: usize = 20;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody; a token is not looked at.
+    Anyone,
+    /// Everybody with a token.
+    User,
+    /// As `User`; the token may also be in the query, because a browser's EventSource sends no headers.
+    Stream,
+    /// Admins.
+    Admin,
+}
+
+/// When a route is served at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// In the dev profile.
+    Dev,
+    /// With the settings of a WeChat mini-program.
+    Wechat,
+}
+
+/// What answers a call.
+pub type Answer = Result<HttpResponse, ApiError>;
+/// A handler, as the table of routes has it.
+pub type Handle = fn(Call) -> LocalBoxFuture<'static, Answer>;
+
+/// One route.
+pub struct Endpoint {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with parameters in braces.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it is counted as.
+    pub class: Class,
+    /// What its body is.
+    pub expect: Expect,
+    /// When it is served.
+    pub when: When,
+    /// What answers it.
+    pub handle: Handle,
+}
+
+impl Endpoint {
+    /// The path as OpenAPI writes it: without patterns of parameters.
+    pub fn documented_path(&self) -> String {
+        self.path.replace(":.*}", "}")
+    }
+}
+
+/// One call that has passed the gate: the caller is known, the body is read.
+pub struct Call {
+    /// The route.
+    pub endpoint: &'static Endpoint,
+    /// The head of the request.
+    pub request: HttpRequest,
+    /// The body.
+    pub body: Bytes,
+    /// Whose token it brought; `None` only where [`Access::Anyone`] may call.
+    pub caller: Option<Caller>,
+    /// When nobody waits for the answer any more.
+    pub deadline: Instant,
+    /// The parts of the process.
+    pub state: Data<State>,
+}
+
+impl Call {
+    /// Who calls.
+    ///
+    /// # Errors
+    /// `unauthenticated`, on a route that anyone may call.
+    pub fn caller(&self) -> Result<&Caller, ApiError> {
+        self.caller.as_ref().ok_or_else(|| Code::Unauthenticated.into())
+    }
+
+    /// An id in the path.
+    ///
+    /// # Errors
+    /// `not_found`: what is no id names nothing.
+    pub fn id(&self, parameter: &str) -> Result<Uuid, ApiError> {
+        let text = self.request.match_info().query(parameter);
+        if text.len() != UUID_LENGTH {
+            return Err(Code::NotFound.into());
+        }
+        text.parse().map_err(|_| Code::NotFound.into())
+    }
+
+    /// The body as a `T`.
+    ///
+    /// # Errors
+    /// `invalid_request` with the field.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        body::json(&self.body)
+    }
+
+    /// The query, decoded, in its order.
+    ///
+    /// # Errors
+    /// `invalid_request` when there is too much of it.
+    pub fn query(&self) -> Result<Vec<(String, String)>, ApiError> {
+        let text = self.request.query_string();
+        if text.len() > QUERY_LENGTH_MAX_BYTES {
+            return Err(
+                Problem::invalid("query", format!("must be at most {QUERY_LENGTH_MAX_BYTES} bytes")).into()
+            );
+        }
+        let pairs: Vec<_> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(
+                Problem::invalid("query", format!("must have at most {PARAMETERS_MAX} parameters")).into()
+            );
+        }
+        Ok(pairs)
+    }
+
+    /// One parameter of the query; `None` without it.
+    ///
+    /// # Errors
+    /// `invalid_request` when it is not a `T`, or there twice.
+    pub fn parameter<T: FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let pairs = self.query()?;
+        let mut values = pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => match value.parse() {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Problem::invalid(name, "is not a valid value").into()),
+            },
+            (Some(_), Some(_)) => Err(Problem::invalid(name, "must be given once").into()),
+        }
+    }
+
+    /// The only value of a header; `None` without it.
+    ///
+    /// # Errors
+    /// `invalid_request` when it is there twice or is not text.
+    pub fn header(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
+        let mut lines = self.request.headers().get_all(name);
+        match (lines.next(), lines.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => match value.to_str() {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Problem::invalid(name, "must be visible ASCII").into()),
+            },
+            (Some(_), Some(_)) => Err(Problem::invalid(name, "must be sent once").into()),
+        }
+    }
+}
+
+/// Lets a request in, or not: cheapest check first, no network, nothing read but the head.
+///
+/// # Errors
+/// What the client is told.
+pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Result<Option<Caller>, ApiError> {
+    let headers = request.headers();
+    body::check_head(headers, endpoint.expect)?;
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    state.limits.check_ip(endpoint.class, state.client_ip(peer, headers))?;
+    if endpoint.access == Access::Anyone {
+        return Ok(None);
+    }
+
+    let token =
+        bearer(headers).or_else(|| (endpoint.access == Access::Stream).then(|| in_query(request)).flatten());
+    let caller = token.and_then(|token| state.tokens.check(&token).ok()).ok_or(Code::Unauthenticated)?;
+    if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
+        return Err(Code::Forbidden.into());
+    }
+    // Placing orders takes its token later, when the snapshot has had its say (design 4.1).
+    if endpoint.class != Class::Order {
+        state.limits.check_user(endpoint.class, &caller.user)?;
+    }
+    Ok(Some(caller))
+}
+
+/// The token of the only Authorization header.
+fn bearer(headers: &HeaderMap) -> Option<std::borrow::Cow<'_, str>> {
+    let mut lines = headers.get_all(actix_web::http::header::AUTHORIZATION);
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let (scheme, token) = line.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.into())
+}
+
+fn in_query(request: &HttpRequest) -> Option<std::borrow::Cow<'_, str>> {
+    let mut tokens = url::form_urlencoded::parse(request.query_string().as_bytes())
+        .filter(|(name, _)| name == "access_token")
+        .map(|(_, token)| token);
+    let (Some(token), None) = (tokens.next(), tokens.next()) else { return None };
+    Some(token)
+}

@@ -1,0 +1,80 @@
+//! Why a request is not answered with what it asked for.
+//!
+//! Inner modules return what happened; only [`ApiError::problem`] decides what a client is told. The cause is logged
+//! once, in [`crate::answer`], and never sent.
+
+use common::http_client::CallError;
+use common::problem::{Code, Problem};
+
+/// What a handler can end with besides an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// An expected refusal, nothing to log.
+    #[error("refused: {:?}", .0.code)]
+    Refused(Box<Problem>),
+    /// A service was asked to do something, and it did not answer. It is known whether it was reached.
+    #[error("a command was not answered")]
+    Command(#[source] CallError),
+    /// A service was asked for something, and it did not answer. Nothing was changed.
+    #[error("a question was not answered")]
+    Question(#[source] CallError),
+    /// A service was asked to do something and answered what it must not, or stopped in the middle of its answer.
+    #[error("{service} gave a bad answer to a command: {reason}")]
+    BadCommandAnswer {
+        /// The service.
+        service: &'static str,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A service was asked for something and answered what it must not.
+    #[error("{service} gave a bad answer to a question: {reason}")]
+    BadAnswer {
+        /// The service.
+        service: &'static str,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A defect of this service.
+    #[error("defect: {0}")]
+    Defect(&'static str),
+}
+
+impl ApiError {
+    /// What the client is told.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Refused(problem) => Problem::clone(problem),
+            Self::Command(CallError::NotSent { .. }) | Self::Question(_) | Self::BadAnswer { .. } => {
+                Problem::new(Code::Unavailable)
+            }
+            Self::Command(CallError::Unknown { .. }) | Self::BadCommandAnswer { .. } => {
+                Problem::new(Code::OutcomeUnknown)
+            }
+            Self::Defect(_) => Problem::new(Code::Internal),
+        }
+    }
+
+    /// Whether somebody who runs the system should know the cause.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Command(_)
+            | Self::Question(_)
+            | Self::BadCommandAnswer { .. }
+            | Self::BadAnswer { .. }
+            | Self::Defect(_) => true,
+        }
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(Box::new(problem))
+    }
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Problem::new(code).into()
+    }
+}

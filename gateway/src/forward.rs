@@ -1,0 +1,198 @@
+//! Passing a call on to the service that owns it, and its answer back. The request is written anew, so that no header
+//! of a client gets through that is not named here.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+};
+use common::http_client::{CallError, Upstream};
+use common::internal::{ROLE_HEADER, USER_HEADER};
+use common::problem::{CONTENT_TYPE_PROBLEM, Code, Problem};
+use reqwest::{Method, Response};
+
+use crate::answer::written;
+use crate::endpoint::{Answer, Call};
+use crate::error::ApiError;
+
+/// Where public paths begin, and internal ones.
+const PUBLIC: &str = "/api/v1";
+const INTERNAL: &str = "/internal/v1";
+/// Longest problem document that is read, in bytes.
+const PROBLEM_MAX_BYTES: u64 = 64 * 1024;
+/// Longest parameter of a path that is not an id, such as the name of a payment provider.
+const SLUG_LENGTH_MAX: usize = 32;
+/// Headers of an answer that are passed back, besides its type.
+const PASSED_BACK: [HeaderName; 2] = [CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY];
+
+/// A service that calls are passed on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// order-service
+    Orders,
+    /// notify-service
+    Notify,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "order-service",
+            Self::Notify => "notify-service",
+        }
+    }
+}
+
+impl Call {
+    /// Passes the call on as it is and the answer back as it is.
+    ///
+    /// # Errors
+    /// Parameters that are no ids; a service that gives no answer.
+    pub async fn forward(&self, service: Service) -> Answer {
+        let response = self.send(service).await?;
+        self.pass_back(service, response).await
+    }
+
+    /// Passes the call on.
+    ///
+    /// # Errors
+    /// Parameters that are no ids; a service that gives no answer.
+    pub async fn send(&self, service: Service) -> Result<Response, ApiError> {
+        let method = self.method()?;
+        let mut call = self
+            .upstream(service)
+            .request(method, &self.internal_path()?, self.deadline)
+            .query(&self.query()?);
+        if let Some(caller) = &self.caller {
+            call = call.header(USER_HEADER, caller.user.as_str()).header(ROLE_HEADER, caller.role.as_str());
+        }
+        if let Some(accept) = self.header("accept")? {
+            call = call.header("accept", accept);
+        }
+        if !self.body.is_empty() {
+            let media = self.header("content-type")?.unwrap_or("application/octet-stream");
+            call = call.body(media, self.body.to_vec());
+        }
+        if let Some(signature) = self.header("sandbox-signature")? {
+            call = call.header("sandbox-signature", signature);
+        }
+        call.send().await.map_err(|error| self.unanswered(error))
+    }
+
+    /// The answer of a service as the client gets it.
+    ///
+    /// # Errors
+    /// An answer that must not get out: a redirect, a failure of the service, or our own token refused.
+    pub async fn pass_back(&self, service: Service, response: Response) -> Answer {
+        let status = response.status().as_u16();
+        // A callback's signature is checked there; everybody else was authenticated here.
+        let foreign_401 = status == 401 && self.caller.is_some();
+        let expected =
+            (200..300).contains(&status) || ((400..500).contains(&status) && !foreign_401) || status == 503;
+        let Ok(status) = StatusCode::from_u16(status) else {
+            return Err(self.bad_answer(service, "no HTTP status".to_owned()));
+        };
+        if !expected {
+            return Err(self.bad_answer(service, format!("status {status}")));
+        }
+        let media = response.headers().get("content-type").and_then(|media| media.to_str().ok());
+        if media.is_some_and(|media| media.starts_with(CONTENT_TYPE_PROBLEM)) {
+            return self.pass_problem_back(service, response).await;
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(self.bad_answer(service, "503 without a problem document".to_owned()));
+        }
+        Ok(whole(status, response))
+    }
+
+    /// A problem of a service, written anew: in the client's language, with all headers.
+    async fn pass_problem_back(&self, service: Service, response: Response) -> Answer {
+        if response.content_length().is_some_and(|length| length > PROBLEM_MAX_BYTES) {
+            return Err(self.bad_answer(service, "a problem document that is too long".to_owned()));
+        }
+        match response.json::<Problem>().await {
+            Ok(problem) if problem.code == Code::Internal => {
+                Err(self.bad_answer(service, "a defect".to_owned()))
+            }
+            Ok(problem) => Ok(written(&self.request, problem)),
+            Err(error) => Err(self.bad_answer(service, format!("not a problem document: {error}"))),
+        }
+    }
+
+    /// What it means that a service gave no answer: only a command may have had an effect.
+    pub fn unanswered(&self, error: CallError) -> ApiError {
+        if self.endpoint.method == actix_web::http::Method::GET {
+            ApiError::Question(error)
+        } else {
+            ApiError::Command(error)
+        }
+    }
+
+    fn bad_answer(&self, service: Service, reason: String) -> ApiError {
+        let service = service.name();
+        if self.endpoint.method == actix_web::http::Method::GET {
+            ApiError::BadAnswer { service, reason }
+        } else {
+            ApiError::BadCommandAnswer { service, reason }
+        }
+    }
+
+    fn upstream(&self, service: Service) -> &Upstream {
+        match service {
+            Service::Orders => &self.state.orders,
+            Service::Notify => &self.state.notify,
+        }
+    }
+
+    fn method(&self) -> Result<Method, ApiError> {
+        // The two crates have different versions of the same type.
+        Method::from_bytes(self.endpoint.method.as_str().as_bytes())
+            .map_err(|_| ApiError::Defect("a route's method"))
+    }
+
+    /// The path of the route below `/internal/v1`, with the parameters of this call: checked ids, never raw text.
+    fn internal_path(&self) -> Result<String, ApiError> {
+        let mut path = INTERNAL.to_owned();
+        let route = self.endpoint.path.strip_prefix(PUBLIC).unwrap_or(self.endpoint.path);
+        for segment in route.split('/').skip(1) {
+            path.push('/');
+            match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+                None => path.push_str(segment),
+                Some("provider") => path.push_str(self.slug("provider")?),
+                Some(parameter) => path.push_str(&self.id(parameter)?.to_string()),
+            }
+        }
+        Ok(path)
+    }
+
+    fn slug(&self, parameter: &str) -> Result<&str, ApiError> {
+        let text = self.request.match_info().query(parameter);
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if text.is_empty() || text.len() > SLUG_LENGTH_MAX || !text.bytes().all(plain) {
+            return Err(Code::NotFound.into());
+        }
+        Ok(text)
+    }
+}
+
+/// The answer with its body, passed on as it comes: an export may be long.
+fn whole(status: StatusCode, response: Response) -> HttpResponse {
+    let mut answer = HttpResponse::build(status);
+    let headers = response.headers();
+    for name in [CONTENT_TYPE].iter().chain(&PASSED_BACK) {
+        let value = headers.get(name.as_str()).map(|value| HeaderValue::from_bytes(value.as_bytes()));
+        if let Some(Ok(value)) = value {
+            answer.insert_header((name.clone(), value));
+        }
+    }
+    let location = headers.get("location").and_then(|value| value.to_str().ok());
+    if let Some(location) = location.and_then(|location| location.strip_prefix(INTERNAL)) {
+        answer.insert_header((LOCATION, format!("{PUBLIC}{location}")));
+    }
+    match response.content_length() {
+        Some(0) => answer.finish(),
+        Some(length) => answer.no_chunking(length).streaming(response.bytes_stream()),
+        None if status == StatusCode::NO_CONTENT => answer.finish(),
+        None => answer.streaming(response.bytes_stream()),
+    }
+}

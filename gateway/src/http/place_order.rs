@@ -1,0 +1,135 @@
+//! Placing an order: the path that everything else makes way for. Cheapest check first (design 4.1); a refusal that
+//! the snapshot allows costs no network call.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
+use chrono::Utc;
+use common::api::inventory::ReserveOutcome;
+use common::api::{Accepted, OrderStatus, PlaceOrder};
+use common::batcher::BatchError;
+use common::ids::{IdempotencyKey, ItemId, OrderId, UserId};
+use common::problem::{Code, Problem};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::admission::Wish;
+use crate::answer::refusal;
+use crate::catalogue::Verdict;
+use crate::endpoint::{Answer, Call};
+use crate::error::ApiError;
+use crate::limits::Class;
+use crate::listing::Known;
+use crate::order_status::OrderStatusOf;
+
+/// The header as the API spells it, for problems.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Order units of an item.
+///
+/// The same user, item and Idempotency-Key are the same order, however often this is sent. Without the header a key is
+/// made and returned in the answer's header of the same name: repeat it after a lost answer or `outcome_unknown`.
+#[utoipa::path(post, path = "/api/v1/items/{item_id}/orders", tag = "orders", request_body = PlaceOrder,
+    params(("item_id" = ItemId, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters.")),
+    responses((status = 202, description = "Accepted: the order will be made.", body = Accepted,
+        headers(("Location" = String, description = "Where the order is."),
+            ("Idempotency-Key" = String, description = "The key of this order.")))))]
+pub async fn place(call: Call) -> Answer {
+    let item = ItemId(call.id("item_id")?);
+    let user = call.caller()?.user.clone();
+    let key = key_of(&call)?;
+    let order_id = OrderId::derive(&user, item, &key);
+
+    let location = format!("/api/v1/orders/{order_id}");
+    let (mut response, locate) = match decide(&call, item, user, order_id).await {
+        Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
+        Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
+    };
+    let headers = response.headers_mut();
+    if let (true, Ok(location)) = (locate, HeaderValue::from_str(&location)) {
+        headers.insert(LOCATION, location);
+    }
+    if let Ok(key) = HeaderValue::from_str(key.as_str()) {
+        headers.insert(HeaderName::from_static("idempotency-key"), key);
+    }
+    Ok(response)
+}
+
+/// The client's key, or a new one.
+fn key_of(call: &Call) -> Result<IdempotencyKey, ApiError> {
+    let given =
+        call.header("idempotency-key").map_err(|_| invalid_key("must be sent once, in visible ASCII"))?;
+    let key = given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+    IdempotencyKey::try_from(key).map_err(|error| invalid_key(&error.to_string()))
+}
+
+fn invalid_key(message: &str) -> ApiError {
+    Problem::invalid(IDEMPOTENCY_KEY, message).into()
+}
+
+/// Whether the order is accepted.
+async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> Result<(), ApiError> {
+    let PlaceOrder { quantity } = call.json()?;
+    let state = &call.state;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only says when to leave the decision to the clock of Redis"
+    )]
+    let clock = Utc::now();
+    let known = match state.catalogue.judge(item, order_id, Instant::now(), clock) {
+        Verdict::Refuse(problem) => return Err(ApiError::Refused(problem)),
+        Verdict::Ask => None,
+        // Only items of published sales get a queue and cost other services anything.
+        Verdict::Unlisted => match state.listing.known(item, clock) {
+            Known::No if state.catalogue.snapshot().is_some() => return Err(Code::NotFound.into()),
+            Known::No | Known::NotLoaded => return Err(Code::Unavailable.into()),
+            known @ (Known::OnSale | Known::Ended) => Some(known),
+        },
+    };
+    state.limits.check_user(Class::Order, &user)?;
+    if known == Some(Known::Ended) && state.catalogue.snapshot().is_some() {
+        return retired(call, &user, order_id, Code::Ended).await;
+    }
+
+    let wish = Wish { order_id, user_id: user.clone(), quantity };
+    match state.admission.place(item, wish, call.deadline).await {
+        Ok(ReserveOutcome::Accepted) => Ok(()),
+        Ok(ReserveOutcome::UnknownItem) => {
+            let ended = state.listing.known(item, clock) == Known::Ended;
+            retired(call, &user, order_id, if ended { Code::Ended } else { Code::Unavailable }).await
+        }
+        Ok(outcome) => Err(refused(outcome)),
+        Err(error) => Err(unanswered(error)),
+    }
+}
+
+/// The inventory does not have the item (any more): an order that was accepted before is still accepted.
+async fn retired(call: &Call, user: &UserId, order_id: OrderId, otherwise: Code) -> Result<(), ApiError> {
+    if OrderStatusOf::is_stored(&call.state.orders, user, order_id, call.deadline).await? {
+        return Ok(());
+    }
+    Err(otherwise.into())
+}
+
+fn refused(outcome: ReserveOutcome) -> ApiError {
+    match outcome {
+        ReserveOutcome::SoldOut => Code::SoldOut.into(),
+        ReserveOutcome::LimitExceeded => Code::LimitExceeded.into(),
+        ReserveOutcome::NotStarted { starts_at } => Problem::not_started(starts_at).into(),
+        ReserveOutcome::Ended => Code::Ended.into(),
+        ReserveOutcome::Paused => Code::Paused.into(),
+        ReserveOutcome::IdempotencyMismatch => Code::IdempotencyMismatch.into(),
+        ReserveOutcome::TooBusy => Code::TooBusy.into(),
+        ReserveOutcome::DeadlinePassed | ReserveOutcome::Unavailable => Code::Unavailable.into(),
+        ReserveOutcome::Unknown => Code::OutcomeUnknown.into(),
+        ReserveOutcome::Accepted | ReserveOutcome::UnknownItem => ApiError::Defect("not a refusal"),
+    }
+}
+
+fn unanswered(error: BatchError) -> ApiError {
+    match error {
+        BatchError::Overloaded => Code::TooBusy.into(),
+        BatchError::Expired | BatchError::Stopped => Code::Unavailable.into(),
+        BatchError::Lost => Code::OutcomeUnknown.into(),
+    }
+}

@@ -1,0 +1,35 @@
+//! What is on sale, for everybody.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, ContentType};
+use actix_web::web::Bytes;
+use common::api::Sale;
+use common::ids::SaleId;
+use common::problem::Code;
+
+use crate::endpoint::{Answer, Call};
+use crate::listing::Sales;
+
+/// A shared cache may take the load of a page that everybody looks at.
+const CACHEABLE: &str = "public, max-age=1";
+
+/// All published sales, newest start first.
+#[utoipa::path(get, path = "/api/v1/sales", tag = "sales",
+    responses((status = 200, description = "The sales.", body = Sales)))]
+pub async fn list(call: Call) -> Answer {
+    let body = call.state.listing.all(&call.state.catalogue).ok_or(Code::Unavailable)?;
+    Ok(cacheable(body))
+}
+
+/// One published sale.
+#[utoipa::path(get, path = "/api/v1/sales/{sale_id}", tag = "sales", params(("sale_id" = SaleId, Path)),
+    responses((status = 200, description = "The sale.", body = Sale)))]
+pub async fn single(call: Call) -> Answer {
+    let sale = SaleId(call.id("sale_id")?);
+    let found = call.state.listing.single(sale, &call.state.catalogue).ok_or(Code::Unavailable)?;
+    Ok(cacheable(found.ok_or(Code::NotFound)?))
+}
+
+fn cacheable(body: Bytes) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, CACHEABLE)).content_type(ContentType::json()).body(body)
+}

@@ -1,0 +1,31 @@
+//! The public HTTP edge of Stampede: identity, limits, admission, order ids, API composition. Stateless.
+//!
+//! Reading order: [`http`] lists the routes, [`answer`] takes a request through the gate ([`endpoint`]) to its
+//! handler, `http::place_order` is the path that all else makes way for, [`catalogue`] says what can be refused
+//! without asking, [`admission`] makes batches of the rest.
+
+pub mod admission;
+pub mod answer;
+mod app;
+pub mod body;
+pub mod catalogue;
+pub mod client_ip;
+pub mod edge;
+pub mod endpoint;
+pub mod error;
+pub mod forward;
+pub mod http;
+pub mod language;
+pub mod limits;
+pub mod listing;
+pub mod openapi;
+pub mod order_status;
+pub mod places;
+pub mod poll;
+pub mod settings;
+pub mod state;
+pub mod token;
+pub mod wechat;
+
+pub use app::App;
+pub use settings::Settings;

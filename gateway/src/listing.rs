@@ -1,0 +1,169 @@
+//! The sales as everybody sees them: what order-service last said of them, with the stock figures of stock-service.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Bytes;
+use arc_swap::ArcSwapOption;
+use chrono::{DateTime, Utc};
+use common::api::{ItemState, Sale, SaleState};
+use common::ids::{ItemId, SaleId};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::catalogue::{Catalogue, Snapshot};
+
+/// How long a rendered listing is sent again; `server_time` is at most this old.
+const RENDERED_FOR: Duration = Duration::from_millis(100);
+
+/// Body of `GET /api/v1/sales`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sales {
+    /// Published sales, newest start first.
+    pub items: Vec<Sale>,
+}
+
+/// One answer of order-service.
+pub struct Published {
+    sales: Vec<Sale>,
+    items: HashMap<ItemId, DateTime<Utc>>,
+    ended: std::collections::HashSet<ItemId>,
+}
+
+impl From<Sales> for Published {
+    fn from(sales: Sales) -> Self {
+        let of_items = sales.items.iter().flat_map(|sale| sale.items.iter().map(move |item| (item.id, sale)));
+        let items = of_items.clone().map(|(id, sale)| (id, sale.ends_at)).collect();
+        let ended = of_items.filter(|(_, sale)| sale.state == SaleState::Ended).map(|(id, _)| id).collect();
+        Self { sales: sales.items, items, ended }
+    }
+}
+
+/// A rendered listing.
+struct Rendered {
+    at: Instant,
+    published: Arc<Published>,
+    all: Bytes,
+    single: HashMap<SaleId, Bytes>,
+}
+
+/// The newest listing; last known good when order-service is away.
+pub struct Listing {
+    published: ArcSwapOption<Published>,
+    rendered: ArcSwapOption<Rendered>,
+    stale_after: Duration,
+}
+
+/// What the listing knows of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Its sale is published and not over.
+    OnSale,
+    /// Its sale is over.
+    Ended,
+    /// It is in no published sale.
+    No,
+    /// There is no listing yet.
+    NotLoaded,
+}
+
+impl Listing {
+    /// Empty; figures older than `stale_after` will be marked.
+    pub fn new(stale_after: Duration) -> Self {
+        Self { published: ArcSwapOption::empty(), rendered: ArcSwapOption::empty(), stale_after }
+    }
+
+    /// Replaces it.
+    pub fn store(&self, published: Published) {
+        self.published.store(Some(Arc::new(published)));
+    }
+
+    /// Whether there has been one.
+    pub fn is_loaded(&self) -> bool {
+        self.published.load().is_some()
+    }
+
+    /// What it knows of `item`, at `clock`.
+    pub fn known(&self, item: ItemId, clock: DateTime<Utc>) -> Known {
+        let published = self.published.load();
+        let Some(published) = published.as_ref() else { return Known::NotLoaded };
+        match published.items.get(&item) {
+            None => Known::No,
+            Some(ends_at) if *ends_at <= clock || published.ended.contains(&item) => Known::Ended,
+            Some(_) => Known::OnSale,
+        }
+    }
+
+    /// The body of the listing; `None` while there is none.
+    pub fn all(&self, catalogue: &Catalogue) -> Option<Bytes> {
+        Some(self.rendered(catalogue)?.all.clone())
+    }
+
+    /// The body of one sale: outside `None` while there is no listing, inside when it does not have the sale.
+    pub fn single(&self, sale: SaleId, catalogue: &Catalogue) -> Option<Option<Bytes>> {
+        Some(self.rendered(catalogue)?.single.get(&sale).cloned())
+    }
+
+    fn rendered(&self, catalogue: &Catalogue) -> Option<Arc<Rendered>> {
+        let published = self.published.load_full()?;
+        let now = Instant::now();
+        let rendered = self.rendered.load_full();
+        if let Some(rendered) = rendered
+            && now < rendered.at + RENDERED_FOR
+            && Arc::ptr_eq(&rendered.published, &published)
+        {
+            return Some(rendered);
+        }
+        #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
+        let clock = Utc::now();
+        let snapshot = catalogue.snapshot();
+        let fresh = snapshot.filter(|snapshot| now < snapshot.asked_at + self.stale_after);
+        let sales: Vec<Sale> =
+            published.sales.iter().map(|sale| with_stock(sale.clone(), fresh.as_deref(), clock)).collect();
+        let single = sales.iter().map(|sale| (sale.id, body(sale))).collect();
+        let all = body(&Sales { items: sales });
+        let rendered = Arc::new(Rendered { at: now, published, all, single });
+        self.rendered.store(Some(rendered.clone()));
+        Some(rendered)
+    }
+}
+
+fn body(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+/// The sale with the figures of `fresh`; without it, or where an item's gate is closed, with those of order-service,
+/// and marked.
+fn with_stock(mut sale: Sale, fresh: Option<&Snapshot>, clock: DateTime<Utc>) -> Sale {
+    sale.server_time = clock;
+    sale.stale = fresh.is_none();
+    let published = sale.state != SaleState::Draft;
+    if published && clock >= sale.ends_at {
+        sale.state = SaleState::Ended;
+    } else if sale.state == SaleState::Scheduled && clock >= sale.starts_at {
+        sale.state = SaleState::Active;
+    }
+    for item in &mut sale.items {
+        match fresh.and_then(|snapshot| snapshot.item(item.id)) {
+            Some(stock) if stock.open => {
+                item.total = stock.total;
+                item.available = stock.available;
+                item.state = stock.state;
+            }
+            stock => {
+                sale.stale |= stock.is_some();
+                item.state = match sale.state {
+                    SaleState::Active if item.available <= 0 => ItemState::SoldOut,
+                    SaleState::Active => ItemState::Active,
+                    SaleState::Draft => ItemState::Draft,
+                    SaleState::Scheduled => ItemState::Scheduled,
+                    SaleState::Paused => ItemState::Paused,
+                    SaleState::Ended => ItemState::Ended,
+                };
+            }
+        }
+    }
+    sale
+}

@@ -1,0 +1,166 @@
+//! Asks stock-service for the catalogue and order-service for the sales, all the time, so that no request has to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use common::api::inventory;
+use common::health::HealthCheck;
+use common::http_client::Upstream;
+use parking_lot::Mutex;
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::{Catalogue, Snapshot};
+use crate::listing::{Listing, Sales};
+
+/// Most time for one question. A lease counts from the asking, so a late answer is worth little.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// After so long the process is ready without an answer: it has true answers for everything (503), and a store that
+/// is away at the start must not take away the login, the documents and the callbacks as well.
+const READY_ANYWAY_AFTER: Duration = Duration::from_secs(5);
+
+/// One document of another service, asked for again and again.
+struct Document {
+    upstream: Upstream,
+    path: &'static str,
+    etag: Mutex<Option<String>>,
+}
+
+/// What came of a question.
+enum Fetched<T> {
+    New(T),
+    Same,
+}
+
+impl Document {
+    fn new(upstream: Upstream, path: &'static str) -> Self {
+        Self { upstream, path, etag: Mutex::new(None) }
+    }
+
+    async fn fetch<T: DeserializeOwned>(&self) -> anyhow::Result<Fetched<T>> {
+        let known = self.etag.lock().clone();
+        let mut call = self.upstream.request(Method::GET, self.path, Instant::now() + TIMEOUT);
+        if let Some(etag) = &known {
+            call = call.header("if-none-match", etag);
+        }
+        let response = call.send().await?;
+        if response.status() == StatusCode::NOT_MODIFIED && known.is_some() {
+            return Ok(Fetched::Same);
+        }
+        ensure!(response.status() == StatusCode::OK, "{} answered {}", self.path, response.status());
+        let etag = response.headers().get("etag").and_then(|etag| Some(etag.to_str().ok()?.to_owned()));
+        let document = response.json().await.context(self.path)?;
+        *self.etag.lock() = etag;
+        Ok(Fetched::New(document))
+    }
+}
+
+/// Keeps the catalogue fresh.
+pub struct CataloguePoller {
+    document: Document,
+    catalogue: Arc<Catalogue>,
+    interval: Duration,
+    health: HealthCheck,
+}
+
+impl CataloguePoller {
+    /// Asks `stock` every `interval`; `health` becomes ready with the first answer, or after five seconds.
+    pub fn new(stock: Upstream, catalogue: Arc<Catalogue>, interval: Duration, health: HealthCheck) -> Self {
+        Self { document: Document::new(stock, "/internal/v1/catalogue"), catalogue, interval, health }
+    }
+
+    /// Until `stop`.
+    ///
+    /// # Errors
+    /// Never: failures are shown and tried again.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let ready_anyway = Instant::now() + READY_ANYWAY_AFTER;
+        let mut away = false;
+        loop {
+            let asked_at = Instant::now();
+            match self.step(asked_at).await {
+                Ok(()) => {
+                    self.health.ready();
+                    if std::mem::take(&mut away) {
+                        tracing::info!("stock-service answers again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(error = format!("{error:#}"), "no catalogue from stock-service");
+                    }
+                    if asked_at >= ready_anyway {
+                        self.health.ready();
+                    }
+                }
+            }
+            let age =
+                self.catalogue.snapshot().map_or(f64::INFINITY, |now| now.asked_at.elapsed().as_secs_f64());
+            metrics::gauge!("gateway_catalogue_age_seconds").set(age);
+            if stop.run_until_cancelled(tokio::time::sleep_until(asked_at + self.interval)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn step(&self, asked_at: Instant) -> anyhow::Result<()> {
+        match self.document.fetch::<inventory::Catalogue>().await? {
+            Fetched::New(catalogue) => self.catalogue.store(Snapshot::new(asked_at, catalogue)),
+            Fetched::Same => {
+                if let Some(snapshot) = self.catalogue.snapshot() {
+                    self.catalogue.store(snapshot.confirmed(asked_at));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the listing fresh.
+pub struct SalesPoller {
+    document: Document,
+    listing: Arc<Listing>,
+    interval: Duration,
+}
+
+impl SalesPoller {
+    /// Asks `orders` every `interval`.
+    pub fn new(orders: Upstream, listing: Arc<Listing>, interval: Duration) -> Self {
+        Self { document: Document::new(orders, "/internal/v1/sales"), listing, interval }
+    }
+
+    /// Until `stop`.
+    ///
+    /// # Errors
+    /// Never: failures are shown and tried again.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut away = false;
+        loop {
+            match self.refresh().await {
+                Ok(()) if std::mem::take(&mut away) => tracing::info!("order-service answers again"),
+                Ok(()) => {}
+                Err(error) if !std::mem::replace(&mut away, true) => {
+                    tracing::warn!(error = format!("{error:#}"), "no sales from order-service");
+                }
+                Err(_) => {}
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks now: an admin who has changed a sale here sees the change here.
+    ///
+    /// # Errors
+    /// order-service cannot be asked; what is known stays.
+    pub async fn refresh(&self) -> anyhow::Result<()> {
+        if let Fetched::New(sales) = self.document.fetch::<Sales>().await? {
+            self.listing.store(sales.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,386 @@
+//! Settings of the gateway; `config/default.toml` says what each is for.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use common::api::inventory::RESERVE_BATCH_MAX;
+use common::settings::{
+    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
+    check_secret,
+};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+/// Prefix of the environment variables.
+pub const PREFIX: &str = "GATEWAY";
+/// The embedded defaults, with a comment on every key.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What the process is run for.
+    pub profile: Profile,
+    /// The public port.
+    pub http: PublicHttpSettings,
+    /// The ops port.
+    pub ops: OpsSettings,
+    /// The secret between services.
+    pub internal: InternalSettings,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetrySettings,
+    /// How the process stops.
+    pub drain: DrainSettings,
+    /// Where stock-service is.
+    pub stock: ServiceSettings,
+    /// Where order-service is.
+    pub orders: ServiceSettings,
+    /// Where notify-service is.
+    pub notify: ServiceSettings,
+    /// Deadlines of calls to services.
+    pub upstream: UpstreamSettings,
+    /// Access tokens.
+    pub auth: AuthSettings,
+    /// Logging in with WeChat.
+    pub wechat: WechatSettings,
+    /// The queue of each item.
+    pub admission: AdmissionSettings,
+    /// What is known of sales and stock.
+    pub catalogue: CatalogueSettings,
+    /// Requests that wait for something to happen.
+    pub waits: WaitSettings,
+    /// Token buckets.
+    pub limits: LimitSettings,
+    /// Browser apps of other origins.
+    pub cors: CorsSettings,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicHttpSettings {
+    /// The address of both ports.
+    pub host: IpAddr,
+    /// The public port.
+    pub port: u16,
+    /// Threads; 0: one per core.
+    pub workers: usize,
+    /// Where clients reach it; empty: the same origin.
+    pub public_url: String,
+    /// Most time for a request body.
+    pub body_timeout_ms: u64,
+}
+
+/// `[ops]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpsSettings {
+    /// The port of health and metrics.
+    pub port: u16,
+}
+
+/// Where one service is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// Its instances.
+    pub urls: UrlList,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSettings {
+    /// Most time to connect.
+    pub connect_timeout_ms: u64,
+    /// The deadline of a request.
+    pub timeout_ms: u64,
+    /// The deadline of an admin's request.
+    pub admin_timeout_ms: u64,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// The HS256 key.
+    pub jwt_secret: SecretString,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// Lifetime of issued tokens.
+    pub token_ttl_s: u64,
+    /// Longest lifetime of an admin's token outside the dev profile.
+    pub admin_token_ttl_max_s: u64,
+}
+
+/// `[wechat]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WechatSettings {
+    /// The mini-program; empty: off.
+    pub app_id: String,
+    /// Its secret.
+    pub app_secret: SecretString,
+    /// Where code2session is.
+    pub base_url: Url,
+    /// Most time for one exchange.
+    pub timeout_ms: u64,
+}
+
+/// `[admission]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionSettings {
+    /// Most orders that wait, per item.
+    pub queue_max: usize,
+    /// Most orders in one call.
+    pub batch_max: usize,
+    /// Most calls in flight, per item.
+    pub flights_max: usize,
+}
+
+/// `[catalogue]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueSettings {
+    /// Time between questions to stock-service.
+    pub poll_ms: u64,
+    /// Time between questions to order-service.
+    pub sales_poll_ms: u64,
+    /// Age at which stock figures are marked.
+    pub stale_after_ms: u64,
+}
+
+/// `[waits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitSettings {
+    /// Most long polls.
+    pub long_polls_max: usize,
+    /// Most event streams.
+    pub streams_max: usize,
+    /// Most event streams of one user.
+    pub streams_per_user_max: u32,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: CidrList,
+    /// Who has no limit per address.
+    pub ip_exempt: CidrList,
+    /// Buckets of one user.
+    pub user: UserLimits,
+    /// Buckets of one address.
+    pub ip: IpLimits,
+}
+
+/// Buckets of one user, by class of route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserLimits {
+    /// Placing orders.
+    pub order: Bucket,
+    /// Everything else of a customer.
+    pub read: Bucket,
+    /// Admin calls.
+    pub admin: Bucket,
+}
+
+/// Buckets of one address, by class of route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IpLimits {
+    /// Placing orders.
+    pub order: Bucket,
+    /// Everything else of a customer.
+    pub read: Bucket,
+    /// Admin calls.
+    pub admin: Bucket,
+    /// Logging in.
+    pub auth: Bucket,
+    /// Payment callbacks.
+    pub callback: Bucket,
+}
+
+/// One token bucket.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// Tokens per second.
+    pub per_second: NonZeroU32,
+    /// Most tokens.
+    pub burst: NonZeroU32,
+}
+
+/// `[cors]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsSettings {
+    /// Origins that may call, with commas between.
+    pub allowed_origins: String,
+}
+
+/// CIDR blocks from a text such as `10.0.0.0/8,fd00::/8`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CidrList(pub Vec<IpNet>);
+
+impl TryFrom<String> for CidrList {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let blocks = parts.map(|part| part.parse().map_err(|_| format!("{part} is not a CIDR block")));
+        Ok(Self(blocks.collect::<Result<_, _>>()?))
+    }
+}
+
+impl CidrList {
+    /// Whether one of the blocks has `address`.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|block| block.contains(&address))
+    }
+}
+
+impl Settings {
+    /// The settings of this process.
+    ///
+    /// # Errors
+    /// Names the key that is unknown or has a bad value.
+    pub fn load() -> Result<Self, SettingsError> {
+        let settings: Self = common::settings::load(PREFIX, DEFAULTS)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Whether the values fit together.
+    ///
+    /// # Errors
+    /// Names the first key that does not fit.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.internal.token, self.profile)?;
+        check_secret("auth.jwt_secret", &self.auth.jwt_secret, self.profile)?;
+        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
+            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
+        }
+        if !self.wechat.app_id.is_empty() && self.wechat.app_secret.expose_secret().is_empty() {
+            return Err(SettingsError::invalid("wechat.app_secret", "is not set"));
+        }
+        if !self.http.public_url.is_empty() && Url::parse(&self.http.public_url).is_err() {
+            return Err(SettingsError::invalid("http.public_url", "must be a URL"));
+        }
+        if self.admission.batch_max > RESERVE_BATCH_MAX {
+            return Err(SettingsError::invalid(
+                "admission.batch_max",
+                format!("must be at most {RESERVE_BATCH_MAX}"),
+            ));
+        }
+        let positive = [
+            ("http.body_timeout_ms", self.http.body_timeout_ms),
+            ("upstream.connect_timeout_ms", self.upstream.connect_timeout_ms),
+            ("upstream.timeout_ms", self.upstream.timeout_ms),
+            ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
+            ("auth.token_ttl_s", self.auth.token_ttl_s),
+            ("wechat.timeout_ms", self.wechat.timeout_ms),
+            ("catalogue.poll_ms", self.catalogue.poll_ms),
+            ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
+        ];
+        let counts = [
+            ("admission.queue_max", self.admission.queue_max),
+            ("admission.batch_max", self.admission.batch_max),
+            ("admission.flights_max", self.admission.flights_max),
+        ];
+        let zero_time = positive.iter().find(|(_, value)| *value == 0).map(|(key, _)| key);
+        let zero_count = counts.iter().find(|(_, value)| *value == 0).map(|(key, _)| key);
+        match zero_time.or(zero_count) {
+            Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this is a developer's machine.
+    pub fn is_dev(&self) -> bool {
+        self.profile == Profile::Dev
+    }
+}
+
+impl PublicHttpSettings {
+    /// Where the public server listens.
+    pub fn listener(&self) -> HttpSettings {
+        HttpSettings { host: self.host, port: self.port, workers: self.workers }
+    }
+
+    /// Where the ops server listens.
+    pub fn ops_listener(&self, ops: &OpsSettings) -> HttpSettings {
+        HttpSettings { host: self.host, port: ops.port, workers: 1 }
+    }
+}
+
+impl UpstreamSettings {
+    /// The deadline of a customer's request.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// The deadline of an admin's request.
+    pub fn admin_timeout(&self) -> Duration {
+        Duration::from_millis(self.admin_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn with(values: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let secrets = [
+            ("GATEWAY__INTERNAL__TOKEN", "kq8Zr2vX0pLw7TnYd4Hs9BfGc1MjUe6A"),
+            ("GATEWAY__AUTH__JWT_SECRET", "Wb3uQz8LxE5rNf0KtVy7PmCd2JhSa9Gi"),
+        ];
+        let environment: HashMap<String, String> = secrets
+            .iter()
+            .chain(values)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let settings: Settings = common::settings::load_from(PREFIX, DEFAULTS, environment)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    fn refused(key: &str, value: &str) -> String {
+        with(&[(key, value)]).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_and_two_secrets_are_enough() {
+        let settings = with(&[]).expect("valid");
+        assert!(!settings.is_dev());
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_the_name_of_its_key() {
+        assert!(refused("GATEWAY__AUTH__JWT_SECRET", "short").contains("auth.jwt_secret"));
+        assert!(refused("GATEWAY__ADMISSION__BATCH_MAX", "257").contains("admission.batch_max"));
+        assert!(refused("GATEWAY__ADMISSION__QUEUE_MAX", "0").contains("admission.queue_max"));
+        assert!(
+            refused("GATEWAY__LIMITS__TRUSTED_PROXIES", "10.0.0.0/33").contains("limits.trusted_proxies")
+        );
+        assert!(refused("GATEWAY__LIMITS__USER__ORDER__BURST", "0").contains("limits.user.order.burst"));
+        assert!(refused("GATEWAY__WECHAT__APP_ID", "wx1").contains("wechat.app_secret"));
+        assert!(refused("GATEWAY__HTTP__PROT", "1").contains("prot"));
+        assert!(
+            refused("GATEWAY__AUTH__JWT_SECRET", "kq8Zr2vX0pLw7TnYd4Hs9BfGc1MjUe6A").contains("jwt_secret")
+        );
+    }
+}

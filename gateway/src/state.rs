@@ -1,0 +1,68 @@
+//! The parts of the process that handlers share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use common::http_client::Upstream;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::catalogue::Catalogue;
+use crate::edge::Origins;
+use crate::limits::Limits;
+use crate::listing::Listing;
+use crate::openapi::Documents;
+use crate::places::Places;
+use crate::poll::SalesPoller;
+use crate::settings::CidrList;
+use crate::token::Tokens;
+use crate::wechat::Wechat;
+
+/// The parts, put together by [`crate::App::build`].
+pub struct State {
+    /// Access tokens.
+    pub tokens: Tokens,
+    /// Token buckets.
+    pub limits: Limits,
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: CidrList,
+    /// Origins whose scripts may call.
+    pub origins: Origins,
+    /// What stock-service last said.
+    pub catalogue: Arc<Catalogue>,
+    /// What order-service last said of sales.
+    pub listing: Arc<Listing>,
+    /// Asks order-service for the sales.
+    pub sales: Arc<SalesPoller>,
+    /// The queue of each item.
+    pub admission: Admission,
+    /// stock-service.
+    pub stock: Upstream,
+    /// order-service.
+    pub orders: Upstream,
+    /// notify-service.
+    pub notify: Upstream,
+    /// Logging in with WeChat, where it is set up.
+    pub wechat: Option<Wechat>,
+    /// Places for what waits.
+    pub places: Places,
+    /// What describes the API.
+    pub documents: Documents,
+    /// The deadline of a customer's request.
+    pub timeout: Duration,
+    /// The deadline of an admin's request.
+    pub admin_timeout: Duration,
+    /// Most time for a request body.
+    pub body_timeout: Duration,
+    /// Ends what waits: streams and long polls.
+    pub closing: CancellationToken,
+}
+
+impl State {
+    /// The client's address.
+    pub fn client_ip(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        crate::client_ip::client_ip(peer, headers, &self.trusted_proxies)
+    }
+}

@@ -1,0 +1,157 @@
+//! The assembled service. `main` and the tests build it the same way.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::amqp::{Publisher, Topology};
+use common::health::{Health, HealthCheck};
+use common::http_client::{self, Upstream};
+use common::serve::Server;
+use common::shutdown::Tasks;
+use common::telemetry::Metrics;
+use common::topology::{Exchange, Queue};
+use diesel_async::RunQueryDsl as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::statement::Kept;
+use crate::db::{self, Db};
+use crate::payments::refunds;
+use crate::sandbox::notifier::Notifier;
+use crate::settings::Settings;
+use crate::watch::Watch;
+use crate::{dead_letters, expiry, http, outbox, place_orders};
+
+/// How often the database is asked whether it is there.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The bound server and the running tasks.
+pub struct App {
+    server: Server,
+    tasks: Tasks,
+    stop: CancellationToken,
+    tasks_timeout: Duration,
+}
+
+impl App {
+    /// Migrates, starts the background tasks and binds; serves nothing yet. `stop` ends it, and is cancelled by it
+    /// when a task fails.
+    ///
+    /// # Errors
+    /// The database cannot be migrated, or the address cannot be bound.
+    pub async fn build(
+        settings: Settings,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        db::migrate(&settings.database).await?;
+        let db = Db::connect(&settings.database)?;
+        let health = Health::new(metrics);
+        let tasks = Tasks::new(stop.clone());
+        tasks.spawn("database-probe", probe(db.clone(), health.dependency("postgres"), tasks.stop_token()));
+
+        let publisher = start_publisher(&settings, &health, &tasks);
+        start_tasks(&settings, &db, &publisher, &health, &tasks);
+        let notifier = start_money(&settings, &db, &tasks)?;
+        let watch = Watch::default();
+        tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
+
+        let state = http::State {
+            db,
+            watch,
+            publisher,
+            internal_token: settings.internal.token.clone(),
+            checkout: http::payments::Checkout {
+                public_url: settings.payments.public_url.clone(),
+                sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),
+            },
+            sandbox: http::sandbox::Sandbox(notifier),
+            books: books(&settings)?,
+        };
+        let server =
+            Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;
+        Ok(Self { server, tasks, stop, tasks_timeout: settings.drain.tasks_timeout() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Serves until stopped, then lets what is in flight finish.
+    ///
+    /// # Errors
+    /// The server or a task failed, or did not finish in time.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let served = self.server.run(self.stop).await;
+        let finished = self.tasks.finish(self.tasks_timeout).await;
+        served.and(finished)
+    }
+}
+
+/// Declares every queue of the system: what is published must find its queues, whoever started first.
+fn start_publisher(settings: &Settings, health: &Health, tasks: &Tasks) -> Publisher {
+    let topology = Topology { exchanges: vec![Exchange::Sale, Exchange::Order], queues: Queue::all() };
+    Publisher::start(&settings.amqp, "order-service", topology, health.dependency("amqp"), tasks)
+}
+
+fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Health, tasks: &Tasks) {
+    place_orders::consumer::start(&settings.place_orders, &settings.amqp, publisher, (db, health), tasks);
+    let interval = Duration::from_millis(settings.dead_letters.interval_ms);
+    dead_letters::start(&settings.amqp, interval, publisher, (db, health), tasks);
+    tasks.spawn("expiry", expiry::run(db.clone(), settings.expiry.clone(), tasks.stop_token()));
+
+    // The relay goes on until nobody writes into the outbox any more.
+    let relay = tasks.outliving();
+    relay.spawn(
+        "outbox-relay",
+        outbox::relay::run(db.clone(), publisher.clone(), settings.outbox.clone(), relay.stop_token()),
+    );
+    relay.spawn(
+        "outbox-keeper",
+        outbox::keeper::run(db.clone(), publisher.clone(), settings.outbox.keep_hours, relay.stop_token()),
+    );
+}
+
+/// Refunds, and the sandbox provider's side that tells, where it is on.
+fn start_money(settings: &Settings, db: &Db, tasks: &Tasks) -> anyhow::Result<Option<Notifier>> {
+    tasks.spawn("refunds", refunds::run(db.clone(), settings.refunds.clone(), tasks.stop_token()));
+    if !settings.sandbox() {
+        return Ok(None);
+    }
+    let payments = &settings.payments;
+    let client = http_client::build(payments.callback_timeout(), payments.callback_timeout())?;
+    let secret = payments.sandbox_secret.clone();
+    let notifier = Notifier::new(db.clone(), client, secret, payments.callback_url()?);
+    tasks.spawn("sandbox-notifier", notifier.clone().run(tasks.stop_token()));
+    Ok(Some(notifier))
+}
+
+/// Where the audit asks for the inventory's books.
+fn books(settings: &Settings) -> anyhow::Result<http::audit::Inventory> {
+    let timeout = Duration::from_millis(settings.stock.timeout_ms);
+    let client = http_client::build(Duration::from_millis(settings.stock.connect_timeout_ms), timeout)?;
+    let urls = settings.stock.urls.clone();
+    let stock = Upstream::new("stock-service", urls, client, &settings.internal.token)?;
+    Ok(http::audit::Inventory { stock, timeout })
+}
+
+async fn probe(db: Db, health: HealthCheck, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(PROBE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match ask(&db).await {
+            Ok(()) => health.ready(),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the database does not answer");
+                health.not_ready("the database does not answer");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn ask(db: &Db) -> Result<(), db::DbError> {
+    let mut conn = db.get().await?;
+    Kept(diesel::sql_query("SELECT 1")).execute(&mut conn).await?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The orders database: pool, migrations, and transactions that run to their end.
+
+pub mod error;
+pub mod schema;
+pub mod statement;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use diesel::ConnectionError;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{
+    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection as _,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret as _;
+use tokio::sync::Notify;
+use tracing::Instrument as _;
+
+pub use self::error::DbError;
+use crate::settings::DatabaseSettings;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+/// Names the advisory lock under which one instance at a time migrates.
+const MIGRATION_LOCK: i64 = 0x5374_616d_7065_6465;
+/// Longest that a migration may take, or wait for another instance's.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<AsyncPgConnection>,
+    wait: Duration,
+    committed: Arc<Notify>,
+}
+
+impl Db {
+    /// A pool with bounded size and waits; connects when first used.
+    ///
+    /// # Errors
+    /// The settings make no pool.
+    pub fn connect(settings: &DatabaseSettings) -> anyhow::Result<Self> {
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        let (setup, timeout) = (session_setup(settings), settings.connect_timeout());
+        config.custom_setup = Box::new(move |url| open(url.to_owned(), setup.clone(), timeout).boxed());
+        let url = settings.url.expose_secret();
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+        let pool = Pool::builder(manager).max_size(settings.pool_size).build().context("database pool")?;
+        Ok(Self { pool, wait: settings.pool_wait(), committed: Arc::default() })
+    }
+
+    /// A connection, for reads and for background work that nobody cancels.
+    ///
+    /// # Errors
+    /// None became free, or none could be opened, in time.
+    pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
+        match tokio::time::timeout(self.wait, self.pool.get()).await {
+            Ok(connection) => Ok(connection?),
+            Err(_) => Err(DbError::Busy),
+        }
+    }
+
+    /// Runs `work` in a transaction, in a task of its own: a client that hangs up cannot cut it in the middle.
+    ///
+    /// # Errors
+    /// As `work`, and everything that can happen to a transaction; then it has been rolled back, except that a
+    /// connection lost during the commit leaves that open.
+    pub async fn transaction<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
+        let done = self.quiet_transaction(work).await;
+        if done.is_ok() {
+            self.committed.notify_one();
+        }
+        done
+    }
+
+    /// As [`Db::transaction`], for work that leaves nothing in the outbox: the relay is not woken.
+    ///
+    /// # Errors
+    /// As [`Db::transaction`].
+    pub async fn quiet_transaction<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    {
+        let db = self.clone();
+        let running = tokio::spawn(
+            async move {
+                let mut conn = db.get().await?;
+                conn.transaction(async move |conn| work(conn).await).await
+            }
+            .in_current_span(),
+        );
+        running.await.unwrap_or(Err(DbError::Panicked))
+    }
+
+    /// Waits until a transaction of this process has committed since the last call: there may be something in the
+    /// outbox. For the one relay of the process.
+    pub async fn committed(&self) {
+        self.committed.notified().await;
+    }
+}
+
+/// Brings the database to the schema of this version; instances that start together do it once.
+///
+/// # Errors
+/// The database cannot be reached, or is of a newer version that this one does not know.
+pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    let work = async {
+        // Not from the pool: migrations may take longer than a statement is allowed to.
+        let url = settings.url.expose_secret().to_owned();
+        let mut conn = open(url, String::new(), settings.connect_timeout()).await?;
+        conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
+        // The lock ends with the connection, also if this fails.
+        let mut harness = AsyncMigrationHarness::new(conn);
+        let applied = harness.run_pending_migrations(MIGRATIONS).map_err(|error| anyhow::anyhow!(error))?;
+        for version in applied {
+            tracing::info!(%version, "migrated");
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(MIGRATION_TIMEOUT, work)
+        .await
+        .context("migrations took too long")?
+        .context("migrating")
+}
+
+/// Bounds of every session. Plans are made for the actual values: a generic plan made while the table was new reads
+/// all of it in the per-user guard.
+fn session_setup(settings: &DatabaseSettings) -> String {
+    format!(
+        "SET statement_timeout = {}; SET lock_timeout = {}; \
+         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan",
+        settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
+    )
+}
+
+async fn open(url: String, setup: String, timeout: Duration) -> Result<AsyncPgConnection, ConnectionError> {
+    let connecting = async {
+        let mut conn = AsyncPgConnection::establish(&url).await?;
+        conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    };
+    let late = || ConnectionError::BadConnection(format!("no connection within {timeout:?}"));
+    tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| Err(late()))
+}

@@ -1,0 +1,79 @@
+//! For stock-service: epochs, definitions, stock.
+
+use actix_web::{HttpResponse, web};
+use common::api::inventory::StockOrder;
+use common::ids::{ItemId, OrderId};
+use common::internal::Deadline;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::db::Db;
+use crate::error::ApiError;
+use crate::inventory::{self, Claim, FENCE_WAIT_MAX, LOOKUP_MAX, StockAnswer};
+
+/// The query of [`stock`].
+#[derive(Debug, Deserialize)]
+pub struct StockQuery {
+    epoch: i64,
+    token: Uuid,
+}
+
+/// The body of [`lookup`].
+#[derive(Debug, Deserialize)]
+pub struct Lookup {
+    order_ids: Vec<OrderId>,
+}
+
+/// The answer of [`lookup`].
+#[derive(Debug, Serialize)]
+struct Found {
+    orders: Vec<StockOrder>,
+}
+
+/// `POST /internal/v1/items/{item_id}/epochs`
+pub async fn grant_epoch(db: web::Data<Db>, item: web::Path<ItemId>) -> Result<HttpResponse, ApiError> {
+    let granted = inventory::grant_epoch(&db, *item).await.map_err(ApiError::Write)?;
+    granted.map(|granted| HttpResponse::Ok().json(granted)).ok_or_else(ApiError::not_found)
+}
+
+/// `GET /internal/v1/items`
+pub async fn items(db: web::Data<Db>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(inventory::live_items(&db).await?))
+}
+
+/// `GET /internal/v1/items/{item_id}`
+pub async fn item(db: web::Data<Db>, item: web::Path<ItemId>) -> Result<HttpResponse, ApiError> {
+    let definition = inventory::definition(&db, *item).await?;
+    definition.map(|item| HttpResponse::Ok().json(item)).ok_or_else(ApiError::not_found)
+}
+
+/// `GET /internal/v1/items/{item_id}/stock?epoch=&token=`
+pub async fn stock(
+    db: web::Data<Db>,
+    item: web::Path<ItemId>,
+    query: web::Query<StockQuery>,
+    deadline: Deadline,
+) -> Result<HttpResponse, ApiError> {
+    let claim = Claim { item: *item, epoch: query.epoch, token: query.token };
+    let deadline = deadline.0.min(Instant::now() + FENCE_WAIT_MAX);
+    match inventory::stock(&db, claim, deadline).await? {
+        StockAnswer::Stock(stock) => Ok(HttpResponse::Ok().json(stock)),
+        StockAnswer::Superseded => Err(ApiError::invalid_transition()),
+        StockAnswer::NotFound => Err(ApiError::not_found()),
+        StockAnswer::NotFenced => Err(ApiError::unavailable()),
+    }
+}
+
+/// `POST /internal/v1/items/{item_id}/orders/lookup`
+pub async fn lookup(
+    db: web::Data<Db>,
+    item: web::Path<ItemId>,
+    body: web::Json<Lookup>,
+) -> Result<HttpResponse, ApiError> {
+    if body.order_ids.len() > LOOKUP_MAX {
+        return Err(ApiError::invalid("order_ids", format!("must be at most {LOOKUP_MAX}")));
+    }
+    let orders = inventory::lookup(&db, *item, &body.order_ids).await?;
+    Ok(HttpResponse::Ok().json(Found { orders }))
+}

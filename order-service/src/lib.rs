@@ -1,0 +1,27 @@
+//! order-service: owner of the orders database, the source of truth.
+//!
+//! Reading order: [`machine`] (what may follow what), [`place_orders`] (reservations become orders), [`transitions`]
+//! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
+
+pub mod app;
+pub mod audit;
+pub mod audit_log;
+pub mod db;
+pub mod dead_letters;
+pub mod error;
+pub mod expiry;
+pub mod http;
+pub mod inventory;
+pub mod machine;
+pub mod orders;
+pub mod outbox;
+pub mod payments;
+pub mod place_orders;
+pub mod sales;
+pub mod sandbox;
+pub mod settings;
+pub mod transitions;
+pub mod watch;
+
+pub use app::App;
+pub use settings::Settings;

@@ -1,0 +1,114 @@
+//! Reservations become orders: one transaction per batch (design 4.5, reliability R15).
+//!
+//! Lock the items, look at what is known, decide in memory in order of arrival, write every table once. Orders that a
+//! guard refuses are stored as rejected, never dropped. An event that can never work is parked alone.
+
+pub mod consumer;
+pub mod decide;
+mod read;
+mod write;
+
+use std::time::Instant;
+
+use common::amqp::Verdict;
+use common::messages::stock::{FenceV1, ReservedV1};
+use diesel_async::AsyncPgConnection;
+
+use self::decide::{Decision, decide};
+use crate::db::{Db, DbError};
+
+/// What a partition's queue carries, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StockEvent {
+    /// `stock.reserved.v1`
+    Reserved(ReservedV1),
+    /// `stock.fence.v1`
+    Fence(FenceV1),
+}
+
+/// Handles a batch of one partition, in order, and says what became of each event.
+///
+/// If the batch is refused as a whole, its events are tried one by one: the culprit is parked, its neighbours become
+/// orders.
+///
+/// # Errors
+/// The database is away or busy: nothing was done, or it is not known; the same batch may be handled again.
+pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
+    match place_together(db, events.clone()).await {
+        Err(error) if error.is_permanent() => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "batch refused, trying its events alone"
+            );
+        }
+        result => return result,
+    }
+    let mut verdicts = Vec::with_capacity(events.len());
+    for event in events {
+        match place_together(db, vec![event]).await {
+            Ok(verdict) => verdicts.extend(verdict),
+            Err(error) if error.is_permanent() => verdicts.push(Verdict::Park(reason(&error))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(verdicts)
+}
+
+async fn place_together(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
+    let (began, size) = (Instant::now(), events.len());
+    let verdicts = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;
+    metrics::histogram!("place_orders_batch_size").record(u32::try_from(size).unwrap_or(u32::MAX));
+    metrics::histogram!("place_orders_transaction_seconds").record(began.elapsed());
+    Ok(verdicts)
+}
+
+async fn place(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Vec<Verdict>, DbError> {
+    let mut books = read::books(conn, events).await?;
+    let decisions = decide(&mut books, events);
+    write::decisions(conn, &books, events, &decisions).await?;
+    write::fences(conn, events).await?;
+    count(&books, events, &decisions);
+    Ok(decisions.into_iter().map(verdict).collect())
+}
+
+fn verdict(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Park(reason) => Verdict::Park(reason),
+        Decision::Place | Decision::Reject(_) | Decision::Known | Decision::Repeated | Decision::Fence => {
+            Verdict::Done
+        }
+    }
+}
+
+fn count(books: &decide::Books, events: &[StockEvent], decisions: &[Decision]) {
+    let (mut placed, mut known, mut late) = (0, 0, 0);
+    for (event, decision) in events.iter().zip(decisions) {
+        match decision {
+            Decision::Place => placed += 1,
+            Decision::Known | Decision::Repeated => known += 1,
+            Decision::Reject(reason) => {
+                let reason = match reason {
+                    common::api::Reason::SoldOut => "sold_out",
+                    common::api::Reason::LimitExceeded => "limit_exceeded",
+                };
+                metrics::counter!("orders_rejected_total", "reason" => reason).increment(1);
+            }
+            Decision::Park(_) | Decision::Fence => {}
+        }
+        late += u64::from(books.is_late(event));
+    }
+    metrics::counter!("orders_placed_total").increment(placed);
+    metrics::counter!("reservations_known_total").increment(known);
+    metrics::counter!("reservations_late_epoch_total").increment(late);
+}
+
+/// Why an event is parked, for the operator.
+fn reason(error: &DbError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,56 @@
+//! The subscriptions: one per partition. The broker feeds one consumer of a partition at a time, so that every
+//! replica subscribes to all of them and each item's events are still handled in order.
+
+use std::time::Duration;
+
+use common::amqp::{Accepts, AmqpSettings, Publisher, RetryLater, Source, Subscription, consume};
+use common::health::Health;
+use common::messages::stock::{FENCE_V1, RESERVED_V1};
+use common::shutdown::Tasks;
+use common::topology::{PARTITIONS, Queue};
+
+use super::{StockEvent, place_orders};
+use crate::db::Db;
+use crate::settings::PlaceOrdersSettings;
+
+/// The names of the health checks; as many as there are partitions.
+const CHECKS: [&str; PARTITIONS as usize] = [
+    "reservations.0",
+    "reservations.1",
+    "reservations.2",
+    "reservations.3",
+    "reservations.4",
+    "reservations.5",
+    "reservations.6",
+    "reservations.7",
+];
+
+/// Starts the consumers of all partitions.
+pub fn start(
+    settings: &PlaceOrdersSettings,
+    amqp: &AmqpSettings,
+    publisher: &Publisher,
+    (db, health): (&Db, &Health),
+    tasks: &Tasks,
+) {
+    for (partition, check) in (0..PARTITIONS).zip(CHECKS) {
+        let subscription = Subscription {
+            source: Source::Work(Queue::reservations(partition)),
+            prefetch: settings.prefetch,
+            batch_max: settings.batch_max,
+            min_interval: Duration::from_millis(settings.min_interval_ms),
+            publisher: publisher.clone(),
+            health: health.dependency(check),
+        };
+        let accepts =
+            Accepts::new().kind(RESERVED_V1, StockEvent::Reserved).kind(FENCE_V1, StockEvent::Fence);
+        let db = db.clone();
+        consume(amqp, subscription, accepts, tasks, move |batch| {
+            let db = db.clone();
+            async move {
+                let events = batch.into_iter().map(|incoming| incoming.event.data).collect();
+                place_orders(&db, events).await.map_err(|error| RetryLater(error.into()))
+            }
+        });
+    }
+}

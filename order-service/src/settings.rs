@@ -1,0 +1,290 @@
+//! Settings of this service; `config/default.toml` explains every key.
+
+use std::time::Duration;
+
+use common::amqp::AmqpSettings;
+use common::settings::{
+    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
+    check_secret,
+};
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+const DEFAULTS: &str = include_str!("../config/default.toml");
+const PREFIX: &str = "ORDER_SERVICE";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What the process is run for.
+    pub profile: Profile,
+    /// Where it listens.
+    pub http: HttpSettings,
+    /// What services know each other by.
+    pub internal: InternalSettings,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetrySettings,
+    /// How long a stop may take.
+    pub drain: DrainSettings,
+    /// The orders database.
+    pub database: DatabaseSettings,
+    /// The broker.
+    pub amqp: AmqpSettings,
+    /// Turning reservations into orders.
+    pub place_orders: PlaceOrdersSettings,
+    /// Ending orders that nobody paid.
+    pub expiry: ExpirySettings,
+    /// Telling the others.
+    pub outbox: OutboxSettings,
+    /// Collecting parked messages.
+    pub dead_letters: DeadLettersSettings,
+    /// Asking stock-service.
+    pub stock: StockSettings,
+    /// Taking money.
+    pub payments: PaymentsSettings,
+    /// Giving it back.
+    pub refunds: RefundSettings,
+}
+
+/// The orders database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// `postgres://…`
+    pub url: SecretString,
+    /// Most connections of this process.
+    pub pool_size: usize,
+    /// Most time to open a connection.
+    pub connect_timeout_ms: u64,
+    /// Most time to wait for a free connection.
+    pub pool_wait_ms: u64,
+    /// Most time for one statement.
+    pub statement_timeout_ms: u64,
+    /// Most time to wait for a row that somebody else has locked.
+    pub lock_timeout_ms: u64,
+    /// Most time that a transaction may sit idle.
+    pub idle_in_transaction_timeout_ms: u64,
+}
+
+impl DatabaseSettings {
+    /// Most time to open a connection.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Most time to wait for a free connection.
+    pub fn pool_wait(&self) -> Duration {
+        Duration::from_millis(self.pool_wait_ms)
+    }
+}
+
+/// Turning reservations into orders.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceOrdersSettings {
+    /// Messages of a partition that are handed out before they are acknowledged.
+    pub prefetch: u16,
+    /// Most reservations in one transaction.
+    pub batch_max: usize,
+    /// Shortest time between two batches of a partition.
+    pub min_interval_ms: u64,
+}
+
+/// Ending orders that nobody paid.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpirySettings {
+    /// How often to look.
+    pub interval_ms: u64,
+    /// Most orders in one transaction.
+    pub batch_max: i64,
+    /// Most transactions each time.
+    pub batches_per_interval: u32,
+}
+
+/// Telling the others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxSettings {
+    /// Shortest time between two batches.
+    pub min_interval_ms: u64,
+    /// How often to look without having been woken.
+    pub poll_interval_ms: u64,
+    /// Most messages on their way at once.
+    pub batch_max: i64,
+    /// Time for the broker to confirm a batch.
+    pub publish_timeout_ms: u64,
+    /// How long published messages are kept.
+    pub keep_hours: i32,
+}
+
+/// Collecting parked messages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLettersSettings {
+    /// How often to look into the `*.dead` queues.
+    pub interval_ms: u64,
+}
+
+/// Asking stock-service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StockSettings {
+    /// Its instances.
+    pub urls: UrlList,
+    /// Most time to connect.
+    pub connect_timeout_ms: u64,
+    /// Most time for a call.
+    pub timeout_ms: u64,
+}
+
+/// Taking money.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentsSettings {
+    /// Whether the sandbox provider is on outside the dev profile.
+    pub sandbox_enabled: bool,
+    /// What the sandbox provider signs its notices with.
+    pub sandbox_secret: SecretString,
+    /// Base URL of the gateway as buyers reach it.
+    pub public_url: Url,
+    /// Where the sandbox provider sends its notices; empty: below `public_url`.
+    pub callback_url: String,
+    /// Time for one attempt of the sandbox provider to deliver a notice.
+    pub callback_timeout_ms: u64,
+}
+
+/// Most time for one attempt to deliver a notice: it is repeated after [`crate::sandbox::notifier::FIRST_REPEAT`].
+const CALLBACK_TIMEOUT_MS_MAX: u64 = 9_000;
+
+impl PaymentsSettings {
+    /// Where the sandbox provider sends its notices.
+    ///
+    /// # Errors
+    /// `callback_url` is not an address.
+    pub fn callback_url(&self) -> Result<Url, SettingsError> {
+        if self.callback_url.is_empty() {
+            let mut url = self.public_url.clone();
+            let base = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("{base}/api/v1/payments/sandbox/callback"));
+            return Ok(url);
+        }
+        Url::parse(&self.callback_url).map_err(|error| SettingsError::invalid("payments.callback_url", error))
+    }
+
+    /// Time for one attempt of the sandbox provider to deliver a notice.
+    pub fn callback_timeout(&self) -> Duration {
+        Duration::from_millis(self.callback_timeout_ms)
+    }
+}
+
+/// Giving money back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefundSettings {
+    /// How often to look for refunds that are due.
+    pub interval_ms: u64,
+    /// Most refunds each time.
+    pub batch_max: i64,
+    /// Time for the provider to answer.
+    pub provider_timeout_ms: u64,
+    /// Wait after the first failed attempt.
+    pub retry_min_ms: u64,
+    /// Most wait after a failed attempt.
+    pub retry_max_ms: u64,
+}
+
+impl RefundSettings {
+    /// Time for the provider to answer.
+    pub fn provider_timeout(&self) -> Duration {
+        Duration::from_millis(self.provider_timeout_ms)
+    }
+
+    /// Wait after the first failed attempt.
+    pub fn retry_min(&self) -> Duration {
+        Duration::from_millis(self.retry_min_ms)
+    }
+
+    /// Most wait after a failed attempt.
+    pub fn retry_max(&self) -> Duration {
+        Duration::from_millis(self.retry_max_ms)
+    }
+}
+
+impl Settings {
+    /// From the embedded defaults, the file and the environment.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, missing or bad.
+    pub fn load() -> Result<Self, SettingsError> {
+        let settings: Self = common::settings::load(PREFIX, DEFAULTS)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// From the embedded defaults and the given environment, for tests.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_from(environment: &[(&str, &str)]) -> Result<Self, SettingsError> {
+        let environment = environment
+            .iter()
+            .map(|(key, value)| (format!("{PREFIX}__{key}"), (*value).to_owned()))
+            .collect();
+        let settings: Self = common::settings::load_from(PREFIX, DEFAULTS, environment)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Whether the sandbox provider is on.
+    pub fn sandbox(&self) -> bool {
+        self.profile == Profile::Dev || self.payments.sandbox_enabled
+    }
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.validate_payments()?;
+        let at_least_one = [
+            ("database.pool_size", self.database.pool_size > 0),
+            ("database.statement_timeout_ms", self.database.statement_timeout_ms > 0),
+            ("database.lock_timeout_ms", self.database.lock_timeout_ms > 0),
+            ("place_orders.prefetch", self.place_orders.prefetch > 0),
+            ("place_orders.batch_max", self.place_orders.batch_max > 0),
+            ("expiry.interval_ms", self.expiry.interval_ms > 0),
+            ("expiry.batch_max", self.expiry.batch_max > 0),
+            ("expiry.batches_per_interval", self.expiry.batches_per_interval > 0),
+            ("outbox.poll_interval_ms", self.outbox.poll_interval_ms > 0),
+            ("outbox.batch_max", self.outbox.batch_max > 0),
+            ("outbox.publish_timeout_ms", self.outbox.publish_timeout_ms > 0),
+            ("outbox.keep_hours", self.outbox.keep_hours > 0),
+            ("dead_letters.interval_ms", self.dead_letters.interval_ms > 0),
+            ("refunds.interval_ms", self.refunds.interval_ms > 0),
+            ("refunds.batch_max", self.refunds.batch_max > 0),
+            ("refunds.provider_timeout_ms", self.refunds.provider_timeout_ms > 0),
+            ("refunds.retry_min_ms", self.refunds.retry_min_ms > 0),
+            ("refunds.retry_max_ms", self.refunds.retry_max_ms > 0),
+        ];
+        match at_least_one.into_iter().find(|(_, holds)| !holds) {
+            Some((key, _)) => Err(SettingsError::invalid(key, "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_payments(&self) -> Result<(), SettingsError> {
+        let payments = &self.payments;
+        if !matches!(payments.public_url.scheme(), "http" | "https") {
+            return Err(SettingsError::invalid("payments.public_url", "must be an http(s) address"));
+        }
+        if !self.sandbox() {
+            return Ok(());
+        }
+        check_secret("payments.sandbox_secret", &payments.sandbox_secret, self.profile)?;
+        if !(1..=CALLBACK_TIMEOUT_MS_MAX).contains(&payments.callback_timeout_ms) {
+            let reason = format!("must be between 1 and {CALLBACK_TIMEOUT_MS_MAX}");
+            return Err(SettingsError::invalid("payments.callback_timeout_ms", reason));
+        }
+        payments.callback_url().map(drop)
+    }
+}

@@ -1,0 +1,177 @@
+#!lua flags=allow-oom
+-- apply_order.lua — makes the books of one item follow what order-service says of its orders, order by order.
+--
+-- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late
+-- ARGV  1 schema (1)   2 sold-out lease in ms
+--       then for each of 1 to 256 orders: order id, user, quantity, units, version, created_ms, refused
+--       refused: 1 when the order was rejected because nothing was left in the source of truth, else 0
+--
+-- Returns { gate, now_ms, then one code for each order }
+--   gate 0:   0 nothing new; 1 noted; 2 units given back; 3 adopted; 4 tombstone; 5 units withheld
+--   else:     6 kept for after the load that is in progress; 7 dropped: no load is in progress, and the one that will
+--             open the gate reads the source of truth later than this event was written there
+--
+-- Idempotent per order: only a newer version changes anything. Every order leaves `unsettled`. What happened to units
+-- follows from what they were here and are there, never from the kind of event, so order and repetition do not matter.
+-- A refusal by the total shows that these books had counted too many units: they are `withheld` instead of given
+-- back, and pay for the order that is adopted, or the total that is lowered, in their place.
+-- Flagged allow-oom: giving back must work in a full Redis.
+
+local HEADER, PER_ORDER, ORDERS_MAX = 2, 7, 256
+local UNCHANGED, NOTED, GAVE_BACK, ADOPTED, TOMBSTONE, WITHHELD, KEPT, DROPPED = 0, 1, 2, 3, 4, 5, 6, 7
+
+--@include gate
+--@include hold
+
+assert(#KEYS == 7 and ARGV[1] == '1', 'apply_order.lua: expected 7 keys and schema 1')
+local count = (#ARGV - HEADER) / PER_ORDER
+assert(count >= 1 and count <= ORDERS_MAX and count == math.floor(count), 'apply_order.lua: expected 1 to 256 orders')
+local lease_ms = tonumber(ARGV[2])
+assert(lease_ms, 'apply_order.lua: the lease must be a number')
+
+local orders, ids, users = {}, {}, {}
+for i = 1, count do
+  local at = HEADER + (i - 1) * PER_ORDER
+  local order = { id = ARGV[at + 1], user = ARGV[at + 2], quantity = tonumber(ARGV[at + 3]), units = ARGV[at + 4],
+    version = tonumber(ARGV[at + 5]), created_ms = tonumber(ARGV[at + 6]), refused = ARGV[at + 7] == '1' }
+  assert(#order.id > 0 and string.match(order.user, '^[%w_-]+$') and order.quantity and order.version
+    and order.created_ms and (order.units == 'held' or order.units == 'sold' or order.units == 'returned'),
+    'apply_order.lua: bad order')
+  orders[i], ids[i], users[i] = order, order.id, order.user
+end
+
+local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'available', 'withheld')
+local loading = try('HMGET', KEYS[6], 'run_id')
+local late_count = try('HLEN', KEYS[7])
+local holds = try('HMGET', KEYS[2], unpack(ids))
+local bought_before, attempts_before = try('HMGET', KEYS[3], unpack(users)), try('HMGET', KEYS[5], unpack(users))
+local unsettled_ok = try('ZCARD', KEYS[4])
+local available = item and tonumber(item[4] or nil)
+
+local gate = BROKEN
+if item and loading and late_count and holds and bought_before and attempts_before and unsettled_ok then
+  gate = gate_of(item[1], item[2], item[3], 0)
+  if gate == OPEN and not available then
+    gate = BROKEN
+  end
+end
+
+-- The version of an order that is kept for after a load; below every version when there is none.
+local function kept_version(id)
+  return tonumber(string.match(redis.call('HGET', KEYS[7], id) or '', '^(%d+):') or '-1')
+end
+
+-- The gate is closed. A load that is in progress may have read the source of truth before this event, so the event
+-- waits for it; with none in progress, the one to come will read it all.
+local function keep_for_later()
+  local in_progress = loading and loading[1] == server_run_id() and late_count
+  local reply = { gate, now_ms() }
+  for i, order in ipairs(orders) do
+    if in_progress then
+      if kept_version(order.id) < order.version then
+        redis.call('HSET', KEYS[7], order.id, string.format('%d:%d:%s:%d:%d:%s', order.version, order.quantity,
+          order.units, order.created_ms, order.refused and 1 or 0, order.user))
+      end
+    end
+    reply[i + 2] = in_progress and KEPT or DROPPED
+  end
+  return reply
+end
+
+if gate ~= OPEN then
+  return keep_for_later()
+end
+
+local known, bought, attempts = {}, {}, {}
+for i = 1, count do
+  if holds[i] then
+    local quantity, units, version, reserved_ms = parse_hold(holds[i])
+    if not quantity then
+      gate = BROKEN
+      return keep_for_later()
+    end
+    known[ids[i]] = { quantity = quantity, units = units, version = version, reserved_ms = reserved_ms }
+  end
+  -- Not numbers: counted from zero, so that nothing can fail after the first write.
+  bought[users[i]] = tonumber(bought_before[i] or '0') or 0
+  attempts[users[i]] = tonumber(attempts_before[i] or '0') or 0
+end
+
+local withheld = tonumber(item[5] or '0') or 0
+local offered_before = available > 0
+local now = now_ms()
+local reply = { OPEN, now }
+
+-- Moves units of one user; `taken` is negative when they come back.
+local function count_buyer(user, taken)
+  bought[user] = math.max(bought[user] + taken, 0)
+  if bought[user] == 0 then
+    redis.call('HDEL', KEYS[3], user)
+  else
+    redis.call('HSET', KEYS[3], user, bought[user])
+  end
+end
+
+-- Units that were counted as on offer and are not: first out of what is withheld.
+local function take(quantity)
+  local paid = math.min(withheld, quantity)
+  withheld = withheld - paid
+  available = available - (quantity - paid)
+end
+
+local function give_back(quantity, refused)
+  if not refused then
+    available = available + quantity
+    return
+  end
+  -- A deficit is paid at once, the rest waits for what it is owed to.
+  local paid = math.min(quantity, math.max(-available, 0))
+  available = available + paid
+  withheld = withheld + quantity - paid
+end
+
+local function write_hold(order, reserved_ms)
+  known[order.id] = { quantity = order.quantity, units = order.units, version = order.version,
+    reserved_ms = reserved_ms }
+  redis.call('HSET', KEYS[2], order.id,
+    format_hold(order.quantity, order.units, order.version, reserved_ms, order.user))
+end
+
+local function apply(order)
+  local hold = known[order.id]
+  local active = order.units ~= 'returned' and order.quantity or 0
+  if hold and hold.version >= order.version then
+    return UNCHANGED
+  end
+  local before = hold and hold.units ~= 'returned' and hold.quantity or 0
+  write_hold(order, hold and hold.reserved_ms or order.created_ms)
+  if active ~= before then
+    count_buyer(order.user, active - before)
+  end
+  if not hold then
+    attempts[order.user] = attempts[order.user] + 1
+    redis.call('HSET', KEYS[5], order.user, attempts[order.user])
+  end
+  if active > before then
+    take(active - before)
+    return ADOPTED
+  elseif active < before then
+    give_back(before - active, order.refused)
+    return order.refused and WITHHELD or GAVE_BACK
+  end
+  return hold and NOTED or TOMBSTONE
+end
+
+for i, order in ipairs(orders) do
+  reply[i + 2] = apply(order)
+  redis.call('ZREM', KEYS[4], order.id)
+  if late_count > 0 and kept_version(order.id) <= order.version then
+    redis.call('HDEL', KEYS[7], order.id)
+  end
+end
+
+redis.call('HSET', KEYS[1], 'available', available, 'withheld', withheld)
+if available > 0 and not offered_before then
+  redis.call('HSET', KEYS[1], 'reopen_ms', now + lease_ms, 'reopen_as', 'sold_out')
+end
+return reply

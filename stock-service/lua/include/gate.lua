@@ -1,0 +1,35 @@
+-- include/gate.lua — shared by every script: the clock, the gate, and reading keys that may be of the wrong type.
+
+-- What the first element of every reply says about the item's gate.
+local OPEN, UNKNOWN, CLOSED, BROKEN = 0, -1, -10, -11
+
+-- The id of this very server process. A restart, a failover and a restored copy all have another one,
+-- so books that were loaded into one process are never sold from by another.
+local function server_run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Reads that must not raise: a key of the wrong type makes them answer nil.
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    return nil
+  end
+  return reply
+end
+
+-- The gate of an item, of its fields `run_id` and `epoch` and of any field that a loaded item always has.
+local function gate_of(run_id, epoch, sale, epoch_min)
+  if not run_id and not epoch and not sale then
+    return UNKNOWN
+  end
+  if run_id and epoch and run_id == server_run_id() and tonumber(epoch) >= epoch_min then
+    return OPEN
+  end
+  return CLOSED
+end

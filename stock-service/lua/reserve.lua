@@ -1,0 +1,166 @@
+#!lua
+-- reserve.lua — decides a batch of requests for units of one item, in order of arrival.
+--
+-- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts
+-- ARGV  1 schema (1)   2 lowest epoch that the caller accepts   3 most attempts of one user
+--       then for each of 1 to 64 requests: order id, user, quantity, deadline in ms by this server's clock
+--
+-- Returns { gate } when the gate is not open, else
+--   { 0, now_ms, epoch, sale, price_cents, currency, starts_ms, then for each request: code, standing, reserved_ms }
+--   code      >= 0 granted now or before: units left;  -1 item unknown (only as the gate);  -2 not enough units;
+--             -3 over the user's limit;  -4 not started;  -5 ended;  -6 paused;  -7 other quantity or user under
+--             this id;  -8 deadline passed;  -9 too many attempts;  -12 reopening after a load, ask again
+--   standing  1 granted by this call, 2 known and not settled, 3 known and settled, 0 refused
+--
+-- All or nothing: every read and check comes before the first write, and nothing after it can fail. Not flagged
+-- allow-oom on purpose: a full Redis refuses the call before it runs.
+
+local HEADER, PER_REQUEST, REQUESTS_MAX, QUANTITY_MAX = 3, 4, 64, 100
+local NOT_ENOUGH, OVER_LIMIT, NOT_STARTED, ENDED, PAUSED = -2, -3, -4, -5, -6
+local MISMATCH, TOO_LATE, TOO_MANY_ATTEMPTS, REOPENING = -7, -8, -9, -12
+local REFUSED, GRANTED, KNOWN_UNSETTLED, KNOWN_SETTLED = 0, 1, 2, 3
+
+--@include gate
+--@include hold
+
+assert(#KEYS == 5 and ARGV[1] == '1', 'reserve.lua: expected 5 keys and schema 1')
+local count = (#ARGV - HEADER) / PER_REQUEST
+assert(count >= 1 and count <= REQUESTS_MAX and count == math.floor(count), 'reserve.lua: expected 1 to 64 requests')
+local epoch_min, attempts_max = tonumber(ARGV[2]), tonumber(ARGV[3])
+assert(epoch_min and attempts_max, 'reserve.lua: epoch and attempts must be numbers')
+
+local ids, users, quantities, deadlines = {}, {}, {}, {}
+for i = 1, count do
+  local at = HEADER + (i - 1) * PER_REQUEST
+  ids[i], users[i] = ARGV[at + 1], ARGV[at + 2]
+  quantities[i], deadlines[i] = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  assert(#ids[i] > 0 and string.match(users[i], '^[%w_-]+$'), 'reserve.lua: bad order id or user')
+  local quantity = quantities[i]
+  assert(quantity and quantity >= 1 and quantity <= QUANTITY_MAX and quantity == math.floor(quantity) and deadlines[i],
+    'reserve.lua: bad quantity or deadline')
+end
+
+local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'state', 'starts_ms', 'ends_ms', 'limit', 'available',
+  'price', 'currency', 'reopen_ms', 'reopen_as')
+if not item then
+  return { BROKEN }
+end
+local gate = gate_of(item[1], item[2], item[3], epoch_min)
+if gate ~= OPEN then
+  return { gate }
+end
+local sale, state, price, currency, reopen_as = item[3], item[4], item[9], item[10], item[12]
+local starts_ms, ends_ms, limit = tonumber(item[5] or nil), tonumber(item[6] or nil), tonumber(item[7] or nil)
+local available, reopen_ms = tonumber(item[8] or nil), tonumber(item[11] or '0')
+local holds = try('HMGET', KEYS[2], unpack(ids))
+local bought_before = try('HMGET', KEYS[3], unpack(users))
+local attempts_before = try('HMGET', KEYS[5], unpack(users))
+if not (sale and state and price and currency and starts_ms and ends_ms and limit and available and reopen_ms)
+  or not (holds and bought_before and attempts_before and try('ZCARD', KEYS[4])) then
+  return { BROKEN }
+end
+
+local now = now_ms()
+local seen, bought, attempts = {}, {}, {}
+for i = 1, count do
+  if holds[i] and not seen[ids[i]] then
+    local quantity, _, _, reserved_ms, user = parse_hold(holds[i])
+    if not quantity then
+      return { BROKEN }
+    end
+    local settled = redis.call('ZSCORE', KEYS[4], ids[i]) == false
+    seen[ids[i]] = { quantity, user, reserved_ms, settled and KNOWN_SETTLED or KNOWN_UNSETTLED }
+  end
+  bought[users[i]] = tonumber(bought_before[i] or '0')
+  attempts[users[i]] = tonumber(attempts_before[i] or '0')
+  if not bought[users[i]] or not attempts[users[i]] then
+    return { BROKEN }
+  end
+end
+
+-- What stands against any new grant of this item, whoever asks; nil: nothing.
+local function closed_for_all()
+  if state == 'ended' or now >= ends_ms then
+    return ENDED
+  elseif now < starts_ms then
+    return NOT_STARTED
+  elseif state ~= 'none' then
+    return PAUSED
+  end
+end
+
+-- Until `reopen_ms` some gateway may still refuse from an old snapshot, so nobody else gets a unit either.
+local function lease_refusal()
+  if now >= reopen_ms then
+    return nil
+  elseif reopen_as == 'paused' then
+    return PAUSED
+  elseif reopen_as == 'loading' then
+    return REOPENING
+  end
+  return NOT_ENOUGH
+end
+
+local refusal_for_all, refusal_for_now = closed_for_all(), lease_refusal()
+local new_holds, new_buyers, new_attempts, new_unsettled = {}, {}, {}, {}
+local reply = { OPEN, now, tonumber(item[2]), sale, tonumber(price), currency, starts_ms }
+
+local function answer(code, standing, reserved_ms)
+  reply[#reply + 1] = code
+  reply[#reply + 1] = standing
+  reply[#reply + 1] = reserved_ms
+end
+
+local function refusal_of(i)
+  local user = users[i]
+  if now > deadlines[i] then
+    return TOO_LATE
+  elseif refusal_for_all then
+    return refusal_for_all
+  elseif bought[user] + quantities[i] > limit then
+    return OVER_LIMIT
+  elseif attempts[user] >= attempts_max then
+    return TOO_MANY_ATTEMPTS
+  elseif refusal_for_now then
+    return refusal_for_now
+  elseif available < quantities[i] then
+    return NOT_ENOUGH
+  end
+end
+
+for i = 1, count do
+  local id, user, quantity = ids[i], users[i], quantities[i]
+  local known = seen[id]
+  local refusal = not known and refusal_of(i)
+  if known and (known[1] ~= quantity or known[2] ~= user) then
+    answer(MISMATCH, REFUSED, 0)
+  elseif known then
+    answer(math.max(available, 0), known[4], known[3])
+  elseif refusal then
+    answer(refusal, REFUSED, 0)
+  else
+    available = available - quantity
+    bought[user] = bought[user] + quantity
+    attempts[user] = attempts[user] + 1
+    -- A second request with this id in the same batch travels in the same message.
+    seen[id] = { quantity, user, now, KNOWN_UNSETTLED }
+    new_holds[#new_holds + 1] = id
+    new_holds[#new_holds + 1] = format_hold(quantity, 'held', 0, now, user)
+    new_buyers[#new_buyers + 1] = user
+    new_buyers[#new_buyers + 1] = bought[user]
+    new_attempts[#new_attempts + 1] = user
+    new_attempts[#new_attempts + 1] = attempts[user]
+    new_unsettled[#new_unsettled + 1] = now
+    new_unsettled[#new_unsettled + 1] = id
+    answer(available, GRANTED, now)
+  end
+end
+
+if #new_holds > 0 then
+  redis.call('HSET', KEYS[2], unpack(new_holds))
+  redis.call('HSET', KEYS[3], unpack(new_buyers))
+  redis.call('HSET', KEYS[5], unpack(new_attempts))
+  redis.call('ZADD', KEYS[4], unpack(new_unsettled))
+  redis.call('HSET', KEYS[1], 'available', available)
+end
+return reply

@@ -1,0 +1,94 @@
+//! The Lua scripts, as they are sent.
+
+use redis::Cmd;
+
+/// The version of the scripts' arguments; the first argument of each.
+pub const SCHEMA: &str = "1";
+
+const GATE: &str = include_str!("../../lua/include/gate.lua");
+const HOLD: &str = include_str!("../../lua/include/hold.lua");
+
+/// One script.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// Its file name without the ending, for logs and metrics.
+    pub(super) name: &'static str,
+    /// What is sent to Redis.
+    pub(super) source: String,
+    /// What it is called by.
+    pub(super) sha: String,
+}
+
+impl Script {
+    fn new(name: &'static str, source: &str) -> Self {
+        let source = source.replace("--@include gate", GATE).replace("--@include hold", HOLD);
+        let sha = redis::Script::new(&source).get_hash().to_owned();
+        Self { name, source, sha }
+    }
+
+    /// The call, still without arguments.
+    pub(super) fn call(&self, keys: &[&str]) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(&self.sha).arg(keys.len()).arg(keys).arg(SCHEMA);
+        call
+    }
+}
+
+/// Every script.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) reserve: Script,
+    pub(super) apply_order: Script,
+    pub(super) load_begin: Script,
+    pub(super) load_stage: Script,
+    pub(super) load_commit: Script,
+    pub(super) update: Script,
+    pub(super) retire: Script,
+    pub(super) look: Script,
+    pub(super) pending: Script,
+    pub(super) late: Script,
+    pub(super) books: Script,
+    pub(super) find: Script,
+    pub(super) lock_renew: Script,
+    pub(super) lock_release: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            reserve: Script::new("reserve", include_str!("../../lua/reserve.lua")),
+            apply_order: Script::new("apply_order", include_str!("../../lua/apply_order.lua")),
+            load_begin: Script::new("load_begin", include_str!("../../lua/load_begin.lua")),
+            load_stage: Script::new("load_stage", include_str!("../../lua/load_stage.lua")),
+            load_commit: Script::new("load_commit", include_str!("../../lua/load_commit.lua")),
+            update: Script::new("update", include_str!("../../lua/update.lua")),
+            retire: Script::new("retire", include_str!("../../lua/retire.lua")),
+            look: Script::new("look", include_str!("../../lua/look.lua")),
+            pending: Script::new("pending", include_str!("../../lua/pending.lua")),
+            late: Script::new("late", include_str!("../../lua/late.lua")),
+            books: Script::new("books", include_str!("../../lua/books.lua")),
+            find: Script::new("find", include_str!("../../lua/find.lua")),
+            lock_renew: Script::new("lock_renew", include_str!("../../lua/lock_renew.lua")),
+            lock_release: Script::new("lock_release", include_str!("../../lua/lock_release.lua")),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 14] {
+        [
+            &self.reserve,
+            &self.apply_order,
+            &self.load_begin,
+            &self.load_stage,
+            &self.load_commit,
+            &self.update,
+            &self.retire,
+            &self.look,
+            &self.pending,
+            &self.late,
+            &self.books,
+            &self.find,
+            &self.lock_renew,
+            &self.lock_release,
+        ]
+    }
+}

@@ -1,0 +1,83 @@
+//! Names of keys in Redis. The item in braces is the hash tag: all keys of an item are in one slot (design 8).
+
+use common::ids::ItemId;
+
+/// A set of the ids of all items that are loaded, so that a replica that starts knows what to look at. Only a hint:
+/// order-service's list is the truth.
+pub const ITEMS: &str = "items";
+
+/// The keys of one item.
+#[derive(Debug, Clone)]
+pub struct ItemKeys {
+    /// Hash: what is sold and whether its gate is open.
+    pub item: String,
+    /// Hash: order id to hold.
+    pub holds: String,
+    /// Hash: user to units held or sold.
+    pub buyers: String,
+    /// Sorted set: order ids that order-service has not reported, by the time of their grant.
+    pub unsettled: String,
+    /// Hash: user to orders ever granted.
+    pub attempts: String,
+    /// Hash: the load in progress.
+    pub loading: String,
+    /// Hash: order id to what became known of it during a load.
+    pub late: String,
+    /// Staging of `holds`.
+    pub staged_holds: String,
+    /// Staging of `buyers`.
+    pub staged_buyers: String,
+    /// Staging of `attempts`.
+    pub staged_attempts: String,
+}
+
+impl ItemKeys {
+    /// The keys of `item`.
+    pub fn of(item: ItemId) -> Self {
+        Self {
+            item: format!("item:{{{item}}}"),
+            holds: format!("holds:{{{item}}}"),
+            buyers: format!("buyers:{{{item}}}"),
+            unsettled: format!("unsettled:{{{item}}}"),
+            attempts: format!("attempts:{{{item}}}"),
+            loading: format!("loading:{{{item}}}"),
+            late: format!("late:{{{item}}}"),
+            staged_holds: format!("staged-holds:{{{item}}}"),
+            staged_buyers: format!("staged-buyers:{{{item}}}"),
+            staged_attempts: format!("staged-attempts:{{{item}}}"),
+        }
+    }
+
+    /// All of them, in the order that the load and retire scripts take them.
+    pub fn all(&self) -> [&str; 10] {
+        [
+            &self.item,
+            &self.holds,
+            &self.buyers,
+            &self.unsettled,
+            &self.attempts,
+            &self.loading,
+            &self.late,
+            &self.staged_holds,
+            &self.staged_buyers,
+            &self.staged_attempts,
+        ]
+    }
+}
+
+/// What a lock is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Loading an item.
+    Load,
+    /// Publishing again what stays unsettled.
+    Relay,
+}
+
+/// The lock of an item for one purpose.
+pub fn lock(item: ItemId, purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Load => format!("lock:{{{item}}}"),
+        Purpose::Relay => format!("lock:{{{item}}}:relay"),
+    }
+}

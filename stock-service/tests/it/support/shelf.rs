@@ -1,0 +1,194 @@
+//! One item in a Redis of its own, reached through the scripts alone.
+
+use chrono::DateTime;
+use common::api::inventory::{AdminHold, Books, ItemDefinition};
+use common::ids::{Currency, IdempotencyKey, ItemId, OrderId, Quantity, SaleId, UserId};
+use common::messages::order::Units;
+use secrecy::SecretString;
+use stock_service::inventory::{Begun, Committed, Figures, Inventory, RedisSettings, Reserved};
+use stock_service::keys::ItemKeys;
+use stock_service::stock::{Applied, Decision, OrderState, Refusal, Shut, Wish};
+use uuid::Uuid;
+
+/// Far in the future, in ms.
+pub const LATER_MS: i64 = 4_000_000_000_000;
+/// Short enough not to slow the tests down, long enough to be seen.
+pub const LEASE_MS: u64 = 300;
+pub const ATTEMPTS_MAX: u32 = 5;
+
+pub struct Shelf {
+    pub redis: testkit::Redis,
+    pub inventory: Inventory,
+    pub item: ItemId,
+    pub keys: ItemKeys,
+}
+
+pub fn redis_settings(redis: &testkit::Redis) -> RedisSettings {
+    RedisSettings {
+        url: SecretString::from(redis.url()),
+        connect_timeout_ms: 1_000,
+        response_timeout_ms: 5_000,
+        bulk_timeout_ms: 10_000,
+    }
+}
+
+pub fn user(name: &str) -> UserId {
+    UserId::try_from(name.to_owned()).unwrap()
+}
+
+pub fn units(quantity: u32) -> Quantity {
+    Quantity::try_from(quantity).unwrap()
+}
+
+pub fn definition(item_id: ItemId, total: i64, per_user_limit: u32) -> ItemDefinition {
+    ItemDefinition {
+        item_id,
+        sale_id: SaleId(Uuid::from_u128(77)),
+        version: 1,
+        starts_at: DateTime::from_timestamp_millis(1_000).unwrap(),
+        ends_at: DateTime::from_timestamp_millis(LATER_MS).unwrap(),
+        hold: AdminHold::None,
+        total,
+        per_user_limit,
+        unit_price_cents: 1_999,
+        currency: Currency::try_from("CNY".to_owned()).unwrap(),
+        settled: false,
+    }
+}
+
+impl Shelf {
+    /// An empty Redis.
+    pub async fn empty() -> Self {
+        let redis = testkit::Redis::start().await;
+        let inventory = Inventory::new(&redis_settings(&redis)).unwrap();
+        inventory.check().await.unwrap();
+        let item = ItemId(Uuid::new_v4());
+        Self { redis, inventory, item, keys: ItemKeys::of(item) }
+    }
+
+    /// An open item without orders.
+    pub async fn open(total: i64, per_user_limit: u32) -> Self {
+        let shelf = Self::empty().await;
+        let item = definition(shelf.item, total, per_user_limit);
+        shelf.load(1, &item, &[]).await;
+        shelf
+    }
+
+    /// Loads `orders` with `epoch`, without a lease.
+    pub async fn load(&self, epoch: i64, item: &ItemDefinition, orders: &[OrderState]) -> i64 {
+        assert!(matches!(self.inventory.begin_load(&self.keys, epoch).await.unwrap(), Begun::Yes { .. }));
+        for chunk in orders.chunks(256) {
+            assert!(self.inventory.stage_orders(&self.keys, epoch, chunk).await.unwrap());
+        }
+        let commit = self.inventory.commit_load(&self.keys, epoch, orders.len(), 0, item).await.unwrap();
+        match commit {
+            Committed::Opened { available, .. } => available,
+            Committed::NotReady => panic!("the load was refused"),
+        }
+    }
+
+    pub fn definition(&self, total: i64, per_user_limit: u32) -> ItemDefinition {
+        definition(self.item, total, per_user_limit)
+    }
+
+    pub fn order_id(&self, user_name: &str, key: &str) -> OrderId {
+        OrderId::derive(&user(user_name), self.item, &IdempotencyKey::try_from(key.to_owned()).unwrap())
+    }
+
+    pub fn wish(&self, user_name: &str, key: &str, quantity: u32) -> Wish {
+        Wish {
+            order_id: self.order_id(user_name, key),
+            user_id: user(user_name),
+            quantity: units(quantity),
+            deadline_ms: LATER_MS,
+        }
+    }
+
+    pub async fn reserve_all(&self, wishes: &[Wish]) -> Vec<Decision> {
+        match self.inventory.reserve(&self.keys, 0, ATTEMPTS_MAX, wishes).await.unwrap() {
+            Reserved::Decided { decisions, .. } => decisions,
+            Reserved::Shut(shut) => panic!("the gate is not open: {shut:?}"),
+        }
+    }
+
+    pub async fn reserve(&self, user_name: &str, key: &str, quantity: u32) -> Decision {
+        self.reserve_all(&[self.wish(user_name, key, quantity)]).await[0]
+    }
+
+    pub async fn shut(&self) -> Option<Shut> {
+        let wish = self.wish("prober", "probe", 100);
+        match self.inventory.reserve(&self.keys, 0, ATTEMPTS_MAX, &[wish]).await.unwrap() {
+            Reserved::Decided { .. } => None,
+            Reserved::Shut(shut) => Some(shut),
+        }
+    }
+
+    pub fn order(&self, user_name: &str, key: &str, quantity: u32, at: Units, version: i64) -> OrderState {
+        OrderState {
+            order_id: self.order_id(user_name, key),
+            user_id: user(user_name),
+            quantity: units(quantity),
+            units: at,
+            version,
+            created_ms: 1_000,
+            refused_by_total: false,
+        }
+    }
+
+    pub async fn apply(&self, orders: &[OrderState]) -> Vec<Applied> {
+        self.inventory.apply_orders(&self.keys, LEASE_MS, orders).await.unwrap().1
+    }
+
+    pub async fn figures(&self) -> Figures {
+        self.inventory.look(&self.keys).await.unwrap().figures.expect("the item has figures")
+    }
+
+    pub async fn books(&self) -> Books {
+        self.inventory.books(self.item, &self.keys).await.unwrap().expect("the gate is open")
+    }
+
+    /// Asserts that units are conserved and per-user counts fit.
+    pub async fn assert_balanced(&self) {
+        let (books, figures) = (self.books().await, self.figures().await);
+        assert_eq!(
+            books.available + books.held + books.sold + figures.withheld,
+            books.total,
+            "units are not conserved: {books:?}"
+        );
+        assert_eq!(books.buyers, books.held + books.sold, "per-user counts do not add up: {books:?}");
+    }
+
+    /// Everything in Redis, for showing that nothing has changed.
+    pub async fn dump(&self) -> Vec<(String, Vec<u8>)> {
+        let mut connection = self.connection().await;
+        let mut names: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        names.sort();
+        let mut dump = Vec::new();
+        for name in names {
+            let value: Vec<u8> = redis::cmd("DUMP").arg(&name).query_async(&mut connection).await.unwrap();
+            dump.push((name, value));
+        }
+        dump
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    pub async fn redis_command(&self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async::<()>(&mut self.connection().await).await.unwrap();
+    }
+}
+
+pub fn granted(decision: Decision) -> bool {
+    matches!(decision, Decision::Granted { .. })
+}
+
+pub fn refused(refusal: Refusal) -> Decision {
+    Decision::Refused(refusal)
+}
