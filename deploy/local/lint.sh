@@ -18,7 +18,7 @@ lint_command() {
     run cargo deny check licenses bans sources
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
-        shellcheck dev .ci/run deploy/local/*
+        shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi

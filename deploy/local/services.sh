@@ -37,6 +37,7 @@ service_environment() {
     service=$(service_of "$name")
     prefix=${service^^}
     prefix=${prefix//-/_}
+    echo NO_COLOR=1 # The output goes to a file.
     echo "${prefix}__TELEMETRY__LOG=info"
     echo "${prefix}__TELEMETRY__FORMAT=text"
     for key in "${!OVERRIDES[@]}"; do
