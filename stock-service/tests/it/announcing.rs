@@ -37,7 +37,8 @@ async fn a_reservation_that_no_queue_took_is_unknown_and_announced_later() {
     delete_queue(&app, &Queue::reservations(item.partition()).name).await;
     assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Unknown);
     // The topology is declared again; the relay announces what stayed in `unsettled`.
-    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(())).await;
+    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(()))
+        .await;
     assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
     let books = app.assert_quiet_and_equal(item).await;
     assert_eq!((books.available, books.held), (2, 1));
@@ -51,7 +52,8 @@ async fn an_accepted_order_whose_message_is_lost_is_announced_again() {
     assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
     app.vhost.wipe().await;
     app.orders.switches.paused.store(false, Ordering::SeqCst);
-    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(())).await;
+    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(()))
+        .await;
     app.assert_quiet_and_equal(item).await;
     assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
 }
@@ -80,7 +82,8 @@ async fn a_retry_of_an_unsettled_order_is_announced_again_before_it_is_accepted(
     .await;
     let order = order_id(item, "u", "k");
     app.orders.tell(order).await;
-    testkit::eventually("the order is settled", async || app.unsettled(item).await.is_empty().then_some(())).await;
+    testkit::eventually("the order is settled", async || app.unsettled(item).await.is_empty().then_some(()))
+        .await;
     assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
     assert_eq!(app.orders.switches.received.load(Ordering::SeqCst), 2, "settled: no need to announce it");
 }

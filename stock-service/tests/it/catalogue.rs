@@ -40,7 +40,8 @@ async fn whoever_has_a_unit_is_in_the_filter_of_a_sold_out_paused_or_ended_item(
         assert_eq!(app.reserve(item, &format!("u{n}"), "k", 1).await, ReserveOutcome::Accepted);
     }
     let until = async |state: ItemState| {
-        testkit::eventually("the state is shown", async || app.shown(item).await.filter(|s| s.state == state)).await
+        testkit::eventually("the state is shown", async || app.shown(item).await.filter(|s| s.state == state))
+            .await
     };
     for (hold, state) in [
         (AdminHold::None, ItemState::SoldOut),
@@ -52,7 +53,8 @@ async fn whoever_has_a_unit_is_in_the_filter_of_a_sold_out_paused_or_ended_item(
         }
         let filter = until(state).await.granted.expect("an item that refuses everybody has a filter");
         assert!((0..30).all(|n| filter.may_contain(order_id(item, &format!("u{n}"), "k"))), "{state:?}");
-        let strangers = (0..100).filter(|n| filter.may_contain(order_id(item, &format!("stranger{n}"), "k"))).count();
+        let strangers =
+            (0..100).filter(|n| filter.may_contain(order_id(item, &format!("stranger{n}"), "k"))).count();
         assert!(strangers < 20, "{state:?}: the filter keeps nobody out");
     }
 }

@@ -23,7 +23,11 @@ async fn a_thousand_buyers_get_a_hundred_units_and_everybody_a_true_answer() {
 
     let books = app.assert_quiet_and_equal(item).await;
     assert_eq!((books.available, books.held), (0, 100));
-    assert_eq!(app.orders.switches.received.load(Ordering::SeqCst), 100, "each reservation was announced once");
+    assert_eq!(
+        app.orders.switches.received.load(Ordering::SeqCst),
+        100,
+        "each reservation was announced once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +72,8 @@ async fn an_accepted_order_stays_accepted_after_sell_out_expiry_pause_and_end() 
     {
         app.orders.change_item(item, |definition| definition.hold = hold).await;
         testkit::eventually("the change is in force", async || {
-            (app.reserve(item, "c", "k", 1).await == refusal).then_some(())
+            // More than anybody gets, so that it is not granted before.
+            (app.reserve(item, "c", "k", 100).await == refusal).then_some(())
         })
         .await;
         assert_eq!(app.reserve(item, "a", "k", 1).await, ReserveOutcome::Accepted);
@@ -116,9 +121,11 @@ async fn an_unknown_item_and_a_batch_that_makes_no_sense_are_refused() {
     })
     .await;
 
-    let requests = |count: usize| serde_json::json!({ "requests": (0..count).map(|n| {
+    let requests = |count: usize| {
+        serde_json::json!({ "requests": (0..count).map(|n| {
         serde_json::to_value(app.request(item, &format!("u{n}"), "k", 1)).unwrap()
-    }).collect::<Vec<_>>() });
+    }).collect::<Vec<_>>() })
+    };
     let path = format!("/items/{item}/reservations");
     let send = async |body: serde_json::Value| app.post(&path).json(&body).send().await.unwrap().status();
     assert_eq!(send(requests(257)).await, StatusCode::PAYLOAD_TOO_LARGE);
@@ -126,9 +133,13 @@ async fn an_unknown_item_and_a_batch_that_makes_no_sense_are_refused() {
     let foreign = serde_json::json!({ "requests": [app.request(other, "u", "k", 1)] });
     assert_eq!(send(foreign).await, StatusCode::BAD_REQUEST);
     assert_eq!(app.get("/items/not-an-id/books").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
-    assert_eq!(app.get(&format!("/items/{other}/books")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        app.get(&format!("/items/{other}/books")).send().await.unwrap().status(),
+        StatusCode::NOT_FOUND
+    );
     let without_token = reqwest::Client::builder().no_proxy().build().unwrap();
-    let refused = without_token.get(format!("{}/internal/v1/catalogue", app.service.url)).send().await.unwrap();
+    let refused =
+        without_token.get(format!("{}/internal/v1/catalogue", app.service.url)).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(app.books(item).await.available, 5);
 }

@@ -43,7 +43,12 @@ impl Service {
     }
 }
 
-fn settings(redis: &testkit::Redis, vhost: &testkit::Vhost, orders_url: &str, extra: &[(&str, &str)]) -> Settings {
+fn settings(
+    redis: &testkit::Redis,
+    vhost: &testkit::Vhost,
+    orders_url: &str,
+    extra: &[(&str, &str)],
+) -> Settings {
     let (redis_url, amqp_url) = (redis.url(), vhost.url());
     let base = [
         ("PROFILE", "dev"),
@@ -65,8 +70,11 @@ fn settings(redis: &testkit::Redis, vhost: &testkit::Vhost, orders_url: &str, ex
         ("RELAY__LOOKUP_AGE_MS", "1500"),
         ("RETIRE__INTERVAL_MS", "200"),
     ];
-    let environment: HashMap<String, String> =
-        base.iter().chain(extra).map(|(key, value)| (format!("{PREFIX}__{key}"), (*value).to_owned())).collect();
+    let environment: HashMap<String, String> = base
+        .iter()
+        .chain(extra)
+        .map(|(key, value)| (format!("{PREFIX}__{key}"), (*value).to_owned()))
+        .collect();
     let settings: Settings = common::settings::load_from(PREFIX, DEFAULT_TOML, environment).unwrap();
     settings.validate().unwrap();
     settings
@@ -109,7 +117,8 @@ impl TestApp {
     }
 
     pub async fn until_open(&self, item: ItemId) {
-        testkit::eventually("the gate is open", async || self.shown(item).await.filter(|item| item.open)).await;
+        testkit::eventually("the gate is open", async || self.shown(item).await.filter(|item| item.open))
+            .await;
     }
 
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{App, HttpResponse, HttpServer};
 use chrono::DateTime;
@@ -71,7 +70,6 @@ pub struct FakeOrders {
     pub switches: Arc<Switches>,
     publisher: Publisher,
     tasks: Tasks,
-    http: ServerHandle,
     pub url: String,
 }
 
@@ -95,7 +93,8 @@ impl FakeOrders {
             exchanges: vec![Exchange::Order, Exchange::Sale],
             queues: vec![Queue::stock_orders(), Queue::stock_sales()],
         };
-        let publisher = Publisher::start(&settings, "fake orders", topology, health.check("publisher"), &tasks);
+        let publisher =
+            Publisher::start(&settings, "fake orders", topology, health.check("publisher"), &tasks);
         let (books, switches) = (Arc::<Mutex<Books>>::default(), Arc::<Switches>::default());
         let state = (Data::from(books.clone()), Data::from(switches.clone()));
         let server = HttpServer::new(move || {
@@ -107,9 +106,8 @@ impl FakeOrders {
         .unwrap();
         let url = format!("http://{}", server.addrs()[0]);
         let server = server.run();
-        let http = server.handle();
         tokio::spawn(server);
-        let fake = Self { books, switches, publisher, tasks, http, url };
+        let fake = Self { books, switches, publisher, tasks, url };
         for partition in 0..PARTITIONS {
             fake.consume(&settings, partition, &health);
         }
@@ -158,7 +156,8 @@ impl FakeOrders {
             let mut books = self.books.lock();
             let Some(item) = books.items.get(&reserved.item_id) else { return };
             let total = item.definition.total;
-            let taken: i64 = books.of(reserved.item_id).filter(|o| o.units != Units::Returned).map(units).sum();
+            let taken: i64 =
+                books.of(reserved.item_id).filter(|o| o.units != Units::Returned).map(units).sum();
             if !books.orders.contains_key(&order_id) {
                 let fits = taken + i64::from(reserved.quantity.get()) <= total;
                 let order = StockOrder {
@@ -302,10 +301,6 @@ impl FakeOrders {
     pub fn has(&self, id: OrderId) -> bool {
         self.books.lock().orders.contains_key(&id)
     }
-
-    pub async fn stop(&self) {
-        self.http.stop(false).await;
-    }
 }
 
 impl Books {
@@ -335,7 +330,8 @@ async fn items(books: Data<Mutex<Books>>, switches: Data<Switches>) -> HttpRespo
         return away;
     }
     let books = books.lock();
-    let live = |item: &FakeItem| LiveItem { item_id: item.definition.item_id, version: item.definition.version };
+    let live =
+        |item: &FakeItem| LiveItem { item_id: item.definition.item_id, version: item.definition.version };
     HttpResponse::Ok().json(LiveItems { items: books.items.values().map(live).collect() })
 }
 
