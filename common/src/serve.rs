@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
@@ -85,23 +86,26 @@ impl Server {
     /// # Errors
     /// The server ended by itself.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let handle = self.running.handle();
-        let drain = drain(handle, stop.clone(), self.health, self.drain);
         tracing::info!(address = %self.address, "listening");
-        let (ended, ()) = tokio::join!(self.running, drain);
-        ended.context("HTTP server")?;
-        anyhow::ensure!(stop.is_cancelled(), "HTTP server ended by itself");
-        Ok(())
+        let handle = self.running.handle();
+        let mut running = pin!(self.running);
+        tokio::select! {
+            ended = &mut running => {
+                ended.context("HTTP server")?;
+                anyhow::bail!("HTTP server ended by itself");
+            }
+            () = stop.cancelled() => {}
+        }
+        let drain = async {
+            self.health.start_draining();
+            tracing::info!(ready_delay_ms = self.drain.ready_delay_ms, "draining");
+            tokio::time::sleep(self.drain.ready_delay()).await;
+            handle.stop(true).await;
+        };
+        let (ended, ()) = tokio::join!(running, drain);
+        tracing::info!("HTTP drained");
+        ended.context("HTTP server")
     }
-}
-
-async fn drain(handle: ServerHandle, stop: CancellationToken, health: Health, settings: DrainSettings) {
-    stop.cancelled().await;
-    health.start_draining();
-    tracing::info!(ready_delay_ms = settings.ready_delay_ms, "draining");
-    tokio::time::sleep(settings.ready_delay()).await;
-    handle.stop(true).await;
-    tracing::info!("HTTP drained");
 }
 
 /// Times of requests of one worker by route, method and status, looked up without touching the global registry.

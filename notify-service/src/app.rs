@@ -42,7 +42,11 @@ impl App {
     ///
     /// # Errors
     /// A setting cannot be used, the database cannot be reached, or the address cannot be bound.
-    pub async fn build(settings: Settings, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn build(
+        settings: Settings,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         migrate(&settings.database).await.context("migrating the database")?;
         let db = Db::new(&settings.database)?;
         let health = Health::new(metrics);
@@ -118,7 +122,8 @@ impl Broker<'_> {
         // Parks what can never work; it outlives the consumers that use it.
         let topology = Topology { exchanges: vec![Exchange::Order], queues: vec![queue.clone()] };
         let health = self.health.dependency("amqp-publisher");
-        let publisher = Publisher::start(self.settings, "notify-service", topology, health, &self.tasks.last());
+        let publisher =
+            Publisher::start(self.settings, "notify-service", topology, health, &self.tasks.last());
         let subscription = Subscription {
             source: Source::Work(queue),
             prefetch: settings.prefetch,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::amqp::{Publisher, Topology};
 use common::health::{Health, HealthCheck};
+use common::http_client::{self, Upstream};
 use common::serve::Server;
 use common::shutdown::Tasks;
 use common::telemetry::Metrics;
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::statement::Kept;
 use crate::db::{self, Db};
+use crate::payments::refunds;
+use crate::sandbox::notifier::Notifier;
 use crate::settings::Settings;
 use crate::watch::Watch;
 use crate::{dead_letters, expiry, http, outbox, place_orders};
@@ -48,10 +51,22 @@ impl App {
 
         let publisher = start_publisher(&settings, &health, &tasks);
         start_tasks(&settings, &db, &publisher, &health, &tasks);
+        let notifier = start_money(&settings, &db, &tasks)?;
         let watch = Watch::default();
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
 
-        let state = http::State { db, watch, publisher, internal_token: settings.internal.token.clone() };
+        let state = http::State {
+            db,
+            watch,
+            publisher,
+            internal_token: settings.internal.token.clone(),
+            checkout: http::payments::Checkout {
+                public_url: settings.payments.public_url.clone(),
+                sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),
+            },
+            sandbox: http::sandbox::Sandbox(notifier),
+            books: books(&settings)?,
+        };
         let server =
             Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;
         Ok(Self { server, tasks, stop, tasks_timeout: settings.drain.tasks_timeout() })
@@ -95,6 +110,29 @@ fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Hea
         "outbox-keeper",
         outbox::keeper::run(db.clone(), publisher.clone(), settings.outbox.keep_hours, relay.stop_token()),
     );
+}
+
+/// Refunds, and the sandbox provider's side that tells, where it is on.
+fn start_money(settings: &Settings, db: &Db, tasks: &Tasks) -> anyhow::Result<Option<Notifier>> {
+    tasks.spawn("refunds", refunds::run(db.clone(), settings.refunds.clone(), tasks.stop_token()));
+    if !settings.sandbox() {
+        return Ok(None);
+    }
+    let payments = &settings.payments;
+    let client = http_client::build(payments.callback_timeout(), payments.callback_timeout())?;
+    let secret = payments.sandbox_secret.clone();
+    let notifier = Notifier::new(db.clone(), client, secret, payments.callback_url()?);
+    tasks.spawn("sandbox-notifier", notifier.clone().run(tasks.stop_token()));
+    Ok(Some(notifier))
+}
+
+/// Where the audit asks for the inventory's books.
+fn books(settings: &Settings) -> anyhow::Result<http::audit::Inventory> {
+    let timeout = Duration::from_millis(settings.stock.timeout_ms);
+    let client = http_client::build(Duration::from_millis(settings.stock.connect_timeout_ms), timeout)?;
+    let urls = settings.stock.urls.clone();
+    let stock = Upstream::new("stock-service", urls, client, &settings.internal.token)?;
+    Ok(http::audit::Inventory { stock, timeout })
 }
 
 async fn probe(db: Db, health: HealthCheck, stop: CancellationToken) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, ResponseError};
 use common::problem::{Code, Problem};
 
 use crate::db::DbError;
+use crate::sales::validate::InvalidField;
 
 /// Everything but success of a request.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,12 @@ impl ApiError {
             Self::Write(error) if error.may_have_had_effect() => Problem::new(Code::OutcomeUnknown),
             Self::Db(_) | Self::Write(_) | Self::Unavailable { .. } => Problem::new(Code::Unavailable),
         }
+    }
+}
+
+impl From<InvalidField> for ApiError {
+    fn from(invalid: InvalidField) -> Self {
+        Self::invalid(invalid.field, invalid.message)
     }
 }
 

@@ -1,9 +1,18 @@
 //! The HTTP API: every path on one screen. Contracts are in docs/API.md and `common::api`.
 
+pub mod admin;
+pub mod admin_orders;
+pub mod admin_sales;
+pub mod audit;
+pub mod body;
+mod csv;
 pub mod cursor;
 pub mod dead_letters;
 pub mod inventory;
 pub mod orders;
+pub mod payments;
+pub mod sales;
+pub mod sandbox;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -27,6 +36,12 @@ pub struct State {
     pub publisher: Publisher,
     /// The shared secret of `/internal/v1`.
     pub internal_token: SecretString,
+    /// The payment providers.
+    pub checkout: payments::Checkout,
+    /// The sandbox provider.
+    pub sandbox: sandbox::Sandbox,
+    /// stock-service's books.
+    pub books: audit::Inventory,
 }
 
 /// Longest JSON body, in bytes.
@@ -35,6 +50,11 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Registers everything.
 pub fn routes(cfg: &mut ServiceConfig, state: &State) {
     cfg.app_data(web::Data::new(state.db.clone()))
+        .app_data(web::Data::new(state.watch.clone()))
+        .app_data(web::Data::new(state.publisher.clone()))
+        .app_data(web::Data::new(state.checkout.clone()))
+        .app_data(web::Data::new(state.sandbox.clone()))
+        .app_data(web::Data::new(state.books.clone()))
         .app_data(
             web::PathConfig::default().error_handler(|error, _| ApiError::invalid("path", error).into()),
         )
@@ -70,13 +90,41 @@ fn for_stock_service(cfg: &mut ServiceConfig) {
 fn for_buyers(cfg: &mut ServiceConfig) {
     cfg.route("/orders", web::get().to(orders::list))
         .route("/orders/{id}", web::get().to(orders::get))
-        .route("/orders/{id}/cancel", web::post().to(orders::cancel));
+        .route("/orders/{id}/cancel", web::post().to(orders::cancel))
+        .route("/sales", web::get().to(sales::list))
+        .route("/sales/{sale_id}", web::get().to(sales::one))
+        .route("/orders/{order_id}/pay", web::post().to(payments::pay))
+        .route("/payments/{provider}/callback", web::post().to(payments::callback))
+        .service(
+            web::resource("/sandbox/payments/{payment_id}")
+                .route(web::get().to(sandbox::show))
+                .route(web::post().to(sandbox::choose)),
+        );
 }
 
 fn for_admins(cfg: &mut ServiceConfig) {
-    cfg.route("/admin/dead-letters", web::get().to(dead_letters::list))
-        .route("/admin/dead-letters/{id}/replay", web::post().to(dead_letters::replay))
-        .route("/admin/dead-letters/{id}", web::delete().to(dead_letters::delete));
+    cfg.service(
+        web::resource("/admin/sales")
+            .route(web::post().to(admin_sales::create))
+            .route(web::get().to(admin_sales::list)),
+    )
+    .service(
+        web::resource("/admin/sales/{sale_id}")
+            .route(web::get().to(admin_sales::one))
+            .route(web::patch().to(admin_sales::change)),
+    )
+    .route("/admin/sales/{sale_id}/publish", web::post().to(admin_sales::publish))
+    .route("/admin/sales/{sale_id}/pause", web::post().to(admin_sales::pause))
+    .route("/admin/sales/{sale_id}/resume", web::post().to(admin_sales::resume))
+    .route("/admin/sales/{sale_id}/end", web::post().to(admin_sales::end))
+    .route("/admin/sales/{sale_id}/audit", web::get().to(audit::show))
+    .route("/admin/items/{item_id}/restock", web::post().to(admin_sales::restock))
+    .route("/admin/orders", web::get().to(admin_orders::list))
+    .route("/admin/orders/{order_id}/refund", web::post().to(admin_orders::refund))
+    .route("/admin/audit-log", web::get().to(admin_sales::audit_log))
+    .route("/admin/dead-letters", web::get().to(dead_letters::list))
+    .route("/admin/dead-letters/{id}/replay", web::post().to(dead_letters::replay))
+    .route("/admin/dead-letters/{id}", web::delete().to(dead_letters::delete));
 }
 
 async fn no_such_route(_request: HttpRequest) -> HttpResponse {

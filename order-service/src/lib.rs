@@ -4,6 +4,8 @@
 //! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
 
 pub mod app;
+pub mod audit;
+pub mod audit_log;
 pub mod db;
 pub mod dead_letters;
 pub mod error;
@@ -13,7 +15,10 @@ pub mod inventory;
 pub mod machine;
 pub mod orders;
 pub mod outbox;
+pub mod payments;
 pub mod place_orders;
+pub mod sales;
+pub mod sandbox;
 pub mod settings;
 pub mod transitions;
 pub mod watch;

@@ -4,13 +4,15 @@ use common::api::{OrderStatus, SaleState};
 use common::messages::order::{self, Units};
 
 /// Every step in the life of a sale. Between `scheduled`, `active` and `ended` the window steps by itself.
-pub const SALE: [(SaleState, SaleState); 6] = [
+pub const SALE: [(SaleState, SaleState); 7] = [
     (SaleState::Draft, SaleState::Scheduled),
     (SaleState::Scheduled, SaleState::Active),
     (SaleState::Active, SaleState::Paused),
     (SaleState::Paused, SaleState::Active),
     (SaleState::Active, SaleState::Ended),
     (SaleState::Paused, SaleState::Ended),
+    // A sale that was published by mistake is taken back before it opens.
+    (SaleState::Scheduled, SaleState::Ended),
 ];
 
 /// Whether a sale may go from one state to the other.

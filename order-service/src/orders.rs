@@ -1,5 +1,7 @@
 //! Orders as rows, and as what the rest of the system sees of them.
 
+pub mod admin_listing;
+
 use chrono::{DateTime, Utc};
 use common::api::Order;
 use common::ids::{ItemId, OrderId, Quantity, SaleId};

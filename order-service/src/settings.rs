@@ -9,6 +9,7 @@ use common::settings::{
 };
 use secrecy::SecretString;
 use serde::Deserialize;
+use url::Url;
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const PREFIX: &str = "ORDER_SERVICE";
@@ -41,6 +42,10 @@ pub struct Settings {
     pub dead_letters: DeadLettersSettings,
     /// Asking stock-service.
     pub stock: StockSettings,
+    /// Taking money.
+    pub payments: PaymentsSettings,
+    /// Giving it back.
+    pub refunds: RefundSettings,
 }
 
 /// The orders database.
@@ -135,6 +140,79 @@ pub struct StockSettings {
     pub timeout_ms: u64,
 }
 
+/// Taking money.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentsSettings {
+    /// Whether the sandbox provider is on outside the dev profile.
+    pub sandbox_enabled: bool,
+    /// What the sandbox provider signs its notices with.
+    pub sandbox_secret: SecretString,
+    /// Base URL of the gateway as buyers reach it.
+    pub public_url: Url,
+    /// Where the sandbox provider sends its notices; empty: below `public_url`.
+    pub callback_url: String,
+    /// Time for one attempt of the sandbox provider to deliver a notice.
+    pub callback_timeout_ms: u64,
+}
+
+/// Most time for one attempt to deliver a notice: it is repeated after [`crate::sandbox::notifier::FIRST_REPEAT`].
+const CALLBACK_TIMEOUT_MS_MAX: u64 = 9_000;
+
+impl PaymentsSettings {
+    /// Where the sandbox provider sends its notices.
+    ///
+    /// # Errors
+    /// `callback_url` is not an address.
+    pub fn callback_url(&self) -> Result<Url, SettingsError> {
+        if self.callback_url.is_empty() {
+            let mut url = self.public_url.clone();
+            let base = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("{base}/api/v1/payments/sandbox/callback"));
+            return Ok(url);
+        }
+        Url::parse(&self.callback_url).map_err(|error| SettingsError::invalid("payments.callback_url", error))
+    }
+
+    /// Time for one attempt of the sandbox provider to deliver a notice.
+    pub fn callback_timeout(&self) -> Duration {
+        Duration::from_millis(self.callback_timeout_ms)
+    }
+}
+
+/// Giving money back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefundSettings {
+    /// How often to look for refunds that are due.
+    pub interval_ms: u64,
+    /// Most refunds each time.
+    pub batch_max: i64,
+    /// Time for the provider to answer.
+    pub provider_timeout_ms: u64,
+    /// Wait after the first failed attempt.
+    pub retry_min_ms: u64,
+    /// Most wait after a failed attempt.
+    pub retry_max_ms: u64,
+}
+
+impl RefundSettings {
+    /// Time for the provider to answer.
+    pub fn provider_timeout(&self) -> Duration {
+        Duration::from_millis(self.provider_timeout_ms)
+    }
+
+    /// Wait after the first failed attempt.
+    pub fn retry_min(&self) -> Duration {
+        Duration::from_millis(self.retry_min_ms)
+    }
+
+    /// Most wait after a failed attempt.
+    pub fn retry_max(&self) -> Duration {
+        Duration::from_millis(self.retry_max_ms)
+    }
+}
+
 impl Settings {
     /// From the embedded defaults, the file and the environment.
     ///
@@ -160,8 +238,14 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Whether the sandbox provider is on.
+    pub fn sandbox(&self) -> bool {
+        self.profile == Profile::Dev || self.payments.sandbox_enabled
+    }
+
     fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.validate_payments()?;
         let at_least_one = [
             ("database.pool_size", self.database.pool_size > 0),
             ("database.statement_timeout_ms", self.database.statement_timeout_ms > 0),
@@ -176,10 +260,31 @@ impl Settings {
             ("outbox.publish_timeout_ms", self.outbox.publish_timeout_ms > 0),
             ("outbox.keep_hours", self.outbox.keep_hours > 0),
             ("dead_letters.interval_ms", self.dead_letters.interval_ms > 0),
+            ("refunds.interval_ms", self.refunds.interval_ms > 0),
+            ("refunds.batch_max", self.refunds.batch_max > 0),
+            ("refunds.provider_timeout_ms", self.refunds.provider_timeout_ms > 0),
+            ("refunds.retry_min_ms", self.refunds.retry_min_ms > 0),
+            ("refunds.retry_max_ms", self.refunds.retry_max_ms > 0),
         ];
         match at_least_one.into_iter().find(|(_, holds)| !holds) {
             Some((key, _)) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    fn validate_payments(&self) -> Result<(), SettingsError> {
+        let payments = &self.payments;
+        if !matches!(payments.public_url.scheme(), "http" | "https") {
+            return Err(SettingsError::invalid("payments.public_url", "must be an http(s) address"));
+        }
+        if !self.sandbox() {
+            return Ok(());
+        }
+        check_secret("payments.sandbox_secret", &payments.sandbox_secret, self.profile)?;
+        if !(1..=CALLBACK_TIMEOUT_MS_MAX).contains(&payments.callback_timeout_ms) {
+            let reason = format!("must be between 1 and {CALLBACK_TIMEOUT_MS_MAX}");
+            return Err(SettingsError::invalid("payments.callback_timeout_ms", reason));
+        }
+        payments.callback_url().map(drop)
     }
 }

@@ -5,6 +5,7 @@
 //! | [`Redis`] | its own server process | port and data folder |
 //! | [`Vhost`] | a virtual host of the test run's RabbitMQ | name, own user |
 //! | [`Database`] | a database of the test run's Postgres | name |
+//! | [`Services`] | the four service binaries as processes | a Redis, a virtual host and databases of their own |
 //!
 //! `./dev test` starts RabbitMQ and Postgres once per run and says where they are by `STAMPEDE_TEST_*` variables;
 //! nothing else sets those. Everything here panics on failure: in a test there is nobody to return an error to.
@@ -16,11 +17,13 @@ mod environment;
 mod port;
 mod process;
 mod redis;
+mod services;
 mod vhost;
 mod wait;
 
 pub use database::Database;
 pub use redis::Redis;
+pub use services::Services;
 pub use vhost::Vhost;
 pub use wait::eventually;
 

@@ -7,18 +7,30 @@ use std::net::TcpListener;
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 const ATTEMPTS: usize = 1_000;
 
-/// A port that nobody listens on at this moment. It may be taken before it is used: be ready to try another.
+/// A port that nobody else gets as long as this lives. Drop it right before a server binds the port.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    pub(crate) port: u16,
+    _listener: TcpListener,
+}
+
+/// Takes a random free port.
 ///
 /// # Panics
 /// If a thousand random ports are all in use.
-pub(crate) fn free() -> u16 {
+pub(crate) fn reserve() -> Reserved {
     let span = u128::from(RANGE.end - RANGE.start);
     for _ in 0..ATTEMPTS {
         let offset = u16::try_from(uuid::Uuid::new_v4().as_u128() % span).expect("smaller than the range");
         let port = RANGE.start + offset;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Reserved { port, _listener: listener };
         }
     }
     panic!("no free port between {} and {}", RANGE.start, RANGE.end);
+}
+
+/// A port that nobody listens on at this moment. It may be taken before it is used: be ready to try another.
+pub(crate) fn free() -> u16 {
+    reserve().port
 }

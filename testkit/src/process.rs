@@ -15,7 +15,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` in `directory` with only the given environment, its output appended to `log`.
+    /// Starts `program`, with arguments and environment from `configure`, and appends its output to `log`.
     ///
     /// The kernel's parent-death signal is sent when the *thread* that started the child ends, and threads of a
     /// test runtime come and go: a keeper thread that lives as long as this value starts the child.
@@ -48,6 +48,15 @@ impl Process {
     /// How it ended, or `None` while it runs.
     pub(crate) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().context("asking for a child's state")
+    }
+
+    /// SIGTERM; does not wait.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        // By the shell, whose `kill` is built in: the standard library sends no other signal than SIGKILL.
+        let status =
+            Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &self.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill: {status}");
+        Ok(())
     }
 
     /// SIGKILL, and waits until the process is gone.

@@ -194,6 +194,9 @@ pub(super) struct Backoff {
     cap_max: Duration,
 }
 
+/// A connection that lived so long was good: the next one is not waited for as after a failure.
+pub(super) const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+
 impl Backoff {
     const CAP_FIRST: Duration = Duration::from_millis(100);
     const PAUSE_MIN: Duration = Duration::from_millis(20);

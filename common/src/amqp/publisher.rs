@@ -12,8 +12,9 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOpti
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,7 +70,8 @@ pub struct Publisher {
 struct Shared {
     name: String,
     settings: AmqpSettings,
-    window: Semaphore,
+    runtime: Handle,
+    window: Arc<Semaphore>,
     window_size: u32,
     live: RwLock<Option<Arc<Live>>>,
     unroutable: Notify,
@@ -87,6 +89,9 @@ struct Live {
 
 impl Publisher {
     /// Connects in the background, as one of the last tasks to stop; `topology` is declared at each connect.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn start(
         settings: &AmqpSettings,
         name: &str,
@@ -98,7 +103,8 @@ impl Publisher {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             settings: settings.clone(),
-            window: Semaphore::new(settings.publish_window),
+            runtime: Handle::current(),
+            window: Arc::new(Semaphore::new(settings.publish_window)),
             window_size,
             live: RwLock::new(None),
             unroutable: Notify::new(),
@@ -187,7 +193,7 @@ impl Shared {
     }
 
     async fn publish(
-        &self,
+        self: &Arc<Self>,
         message: Outgoing,
         headers: FieldTable,
         deadline: Instant,
@@ -195,31 +201,49 @@ impl Shared {
         if Instant::now() >= deadline || self.ready().is_none() {
             return Err(PublishError::NotReady);
         }
-        let permit = timeout_at(deadline, self.window.acquire()).await;
-        let Ok(Ok(_permit)) = permit else { return Err(PublishError::NotReady) };
+        let permit = timeout_at(deadline, self.window.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(PublishError::NotReady) };
         // Asked again: that may have taken a while.
         let live = self.ready().ok_or(PublishError::NotReady)?;
         let channel = match timeout_at(deadline, live.channel()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(_)) | Err(_) => return Err(PublishError::NotReady),
         };
-        let give_up = Instant::now() + self.settings.publish_timeout();
+        // In a task of its own, which waits for the confirm even if the caller does not, to know whether it comes.
+        let shared = self.clone();
+        let sent = self.runtime.spawn(async move {
+            let _permit = permit;
+            shared.confirmed(&live, channel, message, headers).await
+        });
+        match timeout_at(deadline, sent).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(PublishError::Unknown),
+        }
+    }
+
+    /// Sends a message on `channel`, which nobody else uses until this ends, and waits for its confirm.
+    async fn confirmed(
+        &self,
+        live: &Live,
+        channel: Channel,
+        message: Outgoing,
+        headers: FieldTable,
+    ) -> Result<(), PublishError> {
         let confirmation = tokio::select! {
-            confirmation = timeout_at(deadline.min(give_up), send(&channel, message, headers)) => confirmation,
+            confirmation = timeout(self.settings.publish_timeout(), send(&channel, message, headers)) => confirmation,
             () = live.lost.cancelled() => return Err(PublishError::Unknown),
         };
         let result = match confirmation {
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),
             Ok(Ok(Confirmation::Ack(Some(_)))) => Err(PublishError::Unroutable),
             Ok(Ok(Confirmation::Nack(_))) => Err(PublishError::Refused),
+            Ok(Ok(Confirmation::NotRequested)) => Err(PublishError::Unknown),
             // The exchange is missing; the broker has closed the channel.
-            Ok(Err(error)) if is_not_found(&error) => {
-                self.unroutable.notify_one();
-                return Err(PublishError::Unroutable);
-            }
-            Ok(Ok(Confirmation::NotRequested)) | Ok(Err(_)) => return Err(PublishError::Unknown),
+            Ok(Err(error)) if is_not_found(&error) => Err(PublishError::Unroutable),
+            Ok(Err(_)) => Err(PublishError::Unknown),
             Err(_) => {
-                if Instant::now() >= give_up {
+                // A broker in alarm confirms nothing and is not to be left for that.
+                if !live.connection.status().blocked() {
                     live.suspect.notify_one();
                 }
                 return Err(PublishError::Unknown);
@@ -247,7 +271,9 @@ impl Live {
     }
 
     fn give_back(&self, channel: Channel) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        if channel.status().connected() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        }
     }
 }
 

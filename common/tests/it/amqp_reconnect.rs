@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::amqp::{PublishError, Verdict};
@@ -156,20 +156,27 @@ async fn outcomes_are_true_when_connections_break_in_the_middle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_for_confirms() {
     let broker = Broker::start().await;
-    let publishes = (0..200).map(|number| {
-        let publisher = broker.publisher.clone();
-        tokio::spawn(async move { publisher.publish(message(envelope([number])), far()).await })
+    let confirmed = Arc::new(AtomicU64::new(0));
+    // As many as the window holds, one after the other, so that at any time some wait for their confirm.
+    let publishers = (0..16).map(|number| {
+        let (publisher, confirmed) = (broker.publisher.clone(), confirmed.clone());
+        tokio::spawn(async move {
+            loop {
+                match publisher.publish(message(envelope([number])), far()).await {
+                    Ok(()) => confirmed.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => return error,
+                };
+            }
+        })
     });
-    let publishes: Vec<_> = publishes.collect();
+    let publishers: Vec<_> = publishers.collect();
+    eventually_true("publishing", || confirmed.load(Ordering::Relaxed) > 100).await;
     broker.tasks.finish(Duration::from_secs(30)).await.unwrap();
     assert!(!broker.publisher.is_ready());
-    let mut confirmed = 0;
-    for outcome in join_all(publishes).await {
-        match outcome.unwrap() {
-            Ok(()) => confirmed += 1,
-            Err(error) => assert_eq!(error, PublishError::NotReady, "never in doubt"),
-        }
+    for last in join_all(publishers).await {
+        assert_eq!(last.unwrap(), PublishError::NotReady, "never in doubt");
     }
+    let confirmed = confirmed.load(Ordering::Relaxed);
     testkit::eventually("what was confirmed is there", async || {
         (broker.vhost.queue_depths().await.get(&broker.queue.name) == Some(&confirmed)).then_some(())
     })

@@ -130,6 +130,27 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    sandbox_payments (payment_id) {
+        payment_id -> Uuid,
+        order_id -> Uuid,
+        amount_cents -> Int8,
+        currency -> Text,
+        item_name -> Text,
+        quantity -> Int4,
+        created_at -> Timestamptz,
+        outcome -> Nullable<Text>,
+        captured_at -> Nullable<Timestamptz>,
+        refund_no -> Nullable<Uuid>,
+        refunded_at -> Nullable<Timestamptz>,
+        notice -> Nullable<Text>,
+        attempts -> Int4,
+        next_attempt_at -> Nullable<Timestamptz>,
+        delivered_at -> Nullable<Timestamptz>,
+        last_status -> Nullable<Int4>,
+    }
+}
+
 diesel::joinable!(items -> sales (sale_id));
 diesel::joinable!(orders -> items (item_id));
 diesel::joinable!(payments -> orders (order_id));

@@ -46,11 +46,10 @@ impl Cursor {
 ///
 /// # Errors
 /// 400: not 1 to 100.
-pub fn limit(asked: Option<i64>) -> Result<i64, ApiError> {
-    match asked.unwrap_or(LIMIT_DEFAULT) {
-        limit if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-        _ => Err(ApiError::invalid("limit", format!("must be between 1 and {LIMIT_MAX}"))),
-    }
+pub fn limit(asked: Option<&str>) -> Result<i64, ApiError> {
+    let Some(text) = asked else { return Ok(LIMIT_DEFAULT) };
+    let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| ApiError::invalid("limit", format!("must be between 1 and {LIMIT_MAX}")))
 }
 
 /// Cuts `entries`, of which one more than `limit` was asked for, to a page, and says where the next one begins.
@@ -60,4 +59,36 @@ pub fn page<T>(mut entries: Vec<T>, limit: i64, cursor: impl Fn(&T) -> Cursor) -
     entries.truncate(limit);
     let next = if more { entries.last().map(|last| cursor(last).encode()) } else { None };
     (entries, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_its_place() {
+        let at = DateTime::from_timestamp_micros(1_900_000_000_123_456).expect("a moment");
+        let place = Cursor { at, id: Uuid::max() };
+        assert_eq!(Cursor::parse(&place.encode()), Some(place));
+        for text in ["", "x", "../", "MQ", "\u{0}", "LjE"] {
+            assert_eq!(Cursor::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_entry_too_many_only_tells_that_there_is_more() {
+        let cursor = |_: &i32| Cursor { at: DateTime::UNIX_EPOCH, id: Uuid::nil() };
+        assert_eq!(page(vec![1, 2], 2, cursor), (vec![1, 2], None));
+        let (entries, next) = page(vec![1, 2, 3], 2, cursor);
+        assert_eq!((entries, next.is_some()), (vec![1, 2], true));
+    }
+
+    #[test]
+    fn limits_are_bounded() {
+        assert_eq!(limit(None).ok(), Some(LIMIT_DEFAULT));
+        assert_eq!(limit(Some("100")).ok(), Some(100));
+        for text in ["0", "-1", "101", "1.5", "x", ""] {
+            assert!(limit(Some(text)).is_err(), "{text}");
+        }
+    }
 }

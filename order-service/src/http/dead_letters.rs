@@ -21,7 +21,7 @@ use crate::error::ApiError;
 pub struct ListQuery {
     queue: Option<String>,
     cursor: Option<String>,
-    limit: Option<i64>,
+    limit: Option<String>,
 }
 
 /// `GET /internal/v1/admin/dead-letters`, newest first.
@@ -31,7 +31,7 @@ pub async fn list(
     query: web::Query<ListQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let query = query.into_inner();
-    let limit = cursor::limit(query.limit)?;
+    let limit = cursor::limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
     let rows = page_of(&db, query.queue, after, limit + 1).await?;
     let (rows, next_cursor) = cursor::page(rows, limit, |row| Cursor { at: row.first_seen_at, id: row.id });

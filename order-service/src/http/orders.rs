@@ -37,7 +37,7 @@ pub struct GetQuery {
 #[derive(Debug, Deserialize)]
 pub struct ListQuery {
     cursor: Option<String>,
-    limit: Option<i64>,
+    limit: Option<String>,
 }
 
 /// `GET /internal/v1/orders/{id}`
@@ -69,7 +69,7 @@ pub async fn list(
     caller: OnBehalfOf,
     query: web::Query<ListQuery>,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = cursor::limit(query.limit)?;
+    let limit = cursor::limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
     let rows = page_of(&db, &caller.user_id, after, limit + 1).await?;
     let (rows, next_cursor) = cursor::page(rows, limit, |row| Cursor { at: row.created_at, id: row.id });

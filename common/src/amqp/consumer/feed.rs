@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Flow, Message};
 use super::{RetryLater, Source, Subscription};
-use crate::amqp::connection::{self, Backoff, Link};
+use crate::amqp::connection::{self, Backoff, GOOD_CONNECTION, Link};
 use crate::amqp::decode::{Decode, Verdict};
 use crate::amqp::{AmqpSettings, Topology};
 
@@ -75,10 +75,10 @@ impl Feed {
         let queue = self.subscription.source.label();
         let mut backoff = Backoff::up_to(RECONNECT_PAUSE_MAX);
         loop {
+            let began = Instant::now();
             let Some(opened) = stop.run_until_cancelled(self.open(&queue)).await else { return Ok(()) };
             let ended = match opened {
                 Ok(open) => {
-                    backoff.reset();
                     self.subscription.health.ready();
                     self.consume(open, &batches, &stop).await
                 }
@@ -87,6 +87,10 @@ impl Feed {
             let Err(error) = ended else { return Ok(()) };
             tracing::warn!(queue, error = format!("{error:#}"), "not consuming");
             self.subscription.health.not_ready("not consuming");
+            // Not at each success to connect: a handler that panics at once must not be fed in a tight loop.
+            if began.elapsed() > GOOD_CONNECTION {
+                backoff.reset();
+            }
             if stop.run_until_cancelled(sleep(backoff.next_pause())).await.is_none() {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Live, Shared};
 use crate::amqp::Topology;
-use crate::amqp::connection::{Backoff, Change, Link};
+use crate::amqp::connection::{Backoff, Change, GOOD_CONNECTION, Link};
 use crate::health::HealthCheck;
 
 /// Longest pause between attempts to connect.
@@ -34,12 +34,12 @@ impl Supervisor {
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::up_to(RECONNECT_PAUSE_MAX);
         loop {
+            let began = Instant::now();
             let Some(opened) = stop.run_until_cancelled(self.open()).await else { return Ok(()) };
             match opened {
                 Ok(link) => match self.keep(link, &stop).await {
                     End::Stopped => return Ok(()),
                     End::Lost(reason) => {
-                        backoff.reset();
                         tracing::warn!(connection = self.shared.name, reason, "AMQP connection lost");
                         self.health.not_ready("connection lost");
                     }
@@ -49,6 +49,9 @@ impl Supervisor {
                     tracing::warn!(connection = self.shared.name, error, "no AMQP connection");
                     self.health.not_ready("cannot connect");
                 }
+            }
+            if began.elapsed() > GOOD_CONNECTION {
+                backoff.reset();
             }
             if stop.run_until_cancelled(sleep(backoff.next_pause())).await.is_none() {
                 return Ok(());

@@ -1,0 +1,107 @@
+//! Reading sales.
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::now;
+use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::{ItemRow, SaleRecord, SaleRow};
+use crate::db::DbError;
+use crate::db::schema::{items, sales};
+
+/// Most sales that the public listing holds; it has no pages.
+pub const LISTED_MAX: i64 = 200;
+
+/// The published sales, newest start first, at most [`LISTED_MAX`].
+///
+/// # Errors
+/// The database.
+pub async fn published(conn: &mut AsyncPgConnection) -> Result<Vec<SaleRecord>, DbError> {
+    let rows = sales::table
+        .filter(sales::published_at.is_not_null())
+        .order((sales::starts_at.desc(), sales::id.desc()))
+        .limit(LISTED_MAX)
+        .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
+        .load(conn)
+        .await?;
+    with_items(conn, rows).await
+}
+
+/// Up to `limit` sales of any state, the newest made first, those made before `before`.
+///
+/// # Errors
+/// The database.
+pub async fn page(
+    conn: &mut AsyncPgConnection,
+    before: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> Result<Vec<SaleRecord>, DbError> {
+    let mut query = sales::table
+        .order((sales::created_at.desc(), sales::id.desc()))
+        .limit(limit)
+        .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
+        .into_boxed();
+    if let Some((at, id)) = before {
+        query = query.filter(sales::created_at.lt(at).or(sales::created_at.eq(at).and(sales::id.lt(id))));
+    }
+    let rows = query.load(conn).await?;
+    with_items(conn, rows).await
+}
+
+/// One sale of any state.
+///
+/// # Errors
+/// The database.
+pub async fn find(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<SaleRecord>, DbError> {
+    let row = sales::table
+        .find(id)
+        .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(with_items(conn, row.into_iter().collect()).await?.pop())
+}
+
+/// One sale of any state, it and then its items locked for the rest of the transaction.
+///
+/// Items are locked by rising id, as everybody does who locks several.
+///
+/// # Errors
+/// The database.
+pub async fn lock(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<SaleRecord>, DbError> {
+    let row: Option<(SaleRow, DateTime<Utc>)> = sales::table
+        .find(id)
+        .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
+        .for_update()
+        .first(conn)
+        .await
+        .optional()?;
+    items::table
+        .filter(items::sale_id.eq(id))
+        .order(items::id)
+        .select(items::id)
+        .for_update()
+        .load::<Uuid>(conn)
+        .await?;
+    Ok(with_items(conn, row.into_iter().collect()).await?.pop())
+}
+
+async fn with_items(
+    conn: &mut AsyncPgConnection,
+    rows: Vec<(SaleRow, DateTime<Utc>)>,
+) -> Result<Vec<SaleRecord>, DbError> {
+    let ids: Vec<Uuid> = rows.iter().map(|(sale, _)| sale.id).collect();
+    let mut all: Vec<ItemRow> = items::table
+        .filter(items::sale_id.eq_any(ids))
+        .order((items::sale_id, items::position))
+        .select(ItemRow::as_select())
+        .load(conn)
+        .await?;
+    let records = rows.into_iter().map(|(sale, at)| {
+        let items = all.extract_if(.., |item| item.sale_id == sale.id).collect();
+        SaleRecord { sale, items, now: at }
+    });
+    Ok(records.collect())
+}
