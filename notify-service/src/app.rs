@@ -21,6 +21,7 @@ use crate::consumer::{Ingest, listen};
 use crate::db::{Db, migrate};
 use crate::http::{Api, routes};
 use crate::settings::{IngestSettings, Settings};
+use crate::sse::heads::Heads;
 use crate::sse::hub::Hub;
 use crate::sse::reader;
 use crate::webhook::dispatcher::Dispatcher;
@@ -42,7 +43,11 @@ impl App {
     ///
     /// # Errors
     /// A setting cannot be used, the database cannot be reached, or the address cannot be bound.
-    pub async fn build(settings: Settings, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn build(
+        settings: Settings,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         migrate(&settings.database).await.context("migrating the database")?;
         let db = Db::new(&settings.database)?;
         let health = Health::new(metrics);
@@ -55,6 +60,7 @@ impl App {
         let api = web::Data::new(Api {
             db: db.clone(),
             hub: hub.clone(),
+            heads: Heads::start(db.clone(), settings.sse.streams_max, &tasks),
             end_of_streams: end_of_streams.clone(),
             sse: settings.sse,
             webhooks: settings.webhooks.clone(),
@@ -118,7 +124,8 @@ impl Broker<'_> {
         // Parks what can never work; it outlives the consumers that use it.
         let topology = Topology { exchanges: vec![Exchange::Order], queues: vec![queue.clone()] };
         let health = self.health.dependency("amqp-publisher");
-        let publisher = Publisher::start(self.settings, "notify-service", topology, health, &self.tasks.last());
+        let publisher =
+            Publisher::start(self.settings, "notify-service", topology, health, &self.tasks.last());
         let subscription = Subscription {
             source: Source::Work(queue),
             prefetch: settings.prefetch,

@@ -55,7 +55,9 @@ impl Ingest {
 
     /// Consumes `notify-service.orders`: every event is stored before its message is acknowledged.
     pub fn consume(self, settings: &AmqpSettings, subscription: Subscription, tasks: &Tasks) {
-        let accepts = ALL_V1.into_iter().fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |order: OrderV1| order));
+        let accepts = ALL_V1
+            .into_iter()
+            .fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |order: OrderV1| order));
         consume(settings, subscription, accepts, tasks, move |batch| {
             let ingest = self.clone();
             async move { ingest.handle(batch).await }
@@ -131,7 +133,8 @@ fn observe(batch: &[Incoming<OrderV1>], stored: usize) {
 /// Listens on a queue of this replica alone, so that users who are connected here hear of what another replica
 /// stores. Wake-ups may be lost; the sweep of [`crate::sse::reader`] makes up for it.
 pub fn listen(settings: &AmqpSettings, subscription: Subscription, hub: Hub, tasks: &Tasks) {
-    let accepts = ALL_V1.into_iter().fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |wakeup: Wakeup| wakeup));
+    let accepts =
+        ALL_V1.into_iter().fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |wakeup: Wakeup| wakeup));
     let source = Source::Wakeup { exchange: Exchange::Order, pattern: PATTERN.to_owned() };
     let subscription = Subscription {
         source,

@@ -15,7 +15,8 @@ use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{
-    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _,
+    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _,
+    SimpleAsyncConnection as _,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
@@ -134,7 +135,8 @@ async fn connect(
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let url = settings.url.expose_secret().to_owned();
     let timeout_ms = MIGRATION_TIMEOUT_S * 1_000;
-    let mut connection = connect(url, settings.connect_timeout(), timeout_ms).await.context("connecting to Postgres")?;
+    let mut connection =
+        connect(url, settings.connect_timeout(), timeout_ms).await.context("connecting to Postgres")?;
     let lock = format!("SELECT pg_advisory_lock({})", Lock::Migrations as i64);
     connection.batch_execute(&lock).await.context("waiting for other replicas' migrations")?;
 

@@ -33,7 +33,10 @@ pub async fn run(db: Db, settings: RetentionSettings, stop: CancellationToken) -
         loop {
             ticks.tick().await;
             if let Err(error) = tidy(&db, settings).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "tidying failed, will be tried again");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "tidying failed, will be tried again"
+                );
             }
         }
     };

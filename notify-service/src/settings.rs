@@ -191,14 +191,23 @@ impl Settings {
             return Err(SettingsError::invalid("database.url", "is not set"));
         }
         if self.webhooks.allow_private && self.profile != Profile::Dev {
-            return Err(SettingsError::invalid("webhooks.allow_private", "is allowed only in the dev profile"));
+            return Err(SettingsError::invalid(
+                "webhooks.allow_private",
+                "is allowed only in the dev profile",
+            ));
         }
         self.validate_ranges()?;
         if self.webhooks.retry_ms.0.len() > RETRY_STEPS_MAX {
-            return Err(SettingsError::invalid("webhooks.retry_ms", format!("has more than {RETRY_STEPS_MAX} steps")));
+            return Err(SettingsError::invalid(
+                "webhooks.retry_ms",
+                format!("has more than {RETRY_STEPS_MAX} steps"),
+            ));
         }
         if self.webhooks.lease_ms <= self.webhooks.timeout_ms * 2 {
-            return Err(SettingsError::invalid("webhooks.lease_ms", "must be more than twice webhooks.timeout_ms"));
+            return Err(SettingsError::invalid(
+                "webhooks.lease_ms",
+                "must be more than twice webhooks.timeout_ms",
+            ));
         }
         if self.sse.retry_min_ms > self.sse.retry_max_ms {
             return Err(SettingsError::invalid("sse.retry_min_ms", "must not be above sse.retry_max_ms"));
@@ -213,7 +222,12 @@ impl Settings {
             ("database.pool_max", count(self.database.pool_max), 2, 100),
             ("database.pool_timeout_ms", self.database.pool_timeout_ms, 1, INTERVAL_MS_MAX),
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1, INTERVAL_MS_MAX),
-            ("database.statement_timeout_ms", self.database.statement_timeout_ms.into(), 100, INTERVAL_MS_MAX),
+            (
+                "database.statement_timeout_ms",
+                self.database.statement_timeout_ms.into(),
+                100,
+                INTERVAL_MS_MAX,
+            ),
             ("ingest.prefetch", self.ingest.prefetch.into(), 1, 1_000),
             ("ingest.batch_max", count(self.ingest.batch_max), 1, 10_000),
             ("ingest.min_interval_ms", self.ingest.min_interval_ms, 0, 1_000),
@@ -255,7 +269,8 @@ mod tests {
             ("NOTIFY_SERVICE__DATABASE__URL", "postgres://localhost/notify"),
             ("NOTIFY_SERVICE__AMQP__URL", "amqp://localhost"),
         ];
-        let environment: HashMap<_, _> = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let environment: HashMap<_, _> =
+            given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings: Settings = common::settings::load_from("NOTIFY_SERVICE", DEFAULT, environment).unwrap();
         settings.validate().unwrap();
     }
@@ -268,7 +283,8 @@ mod tests {
             ("NOTIFY_SERVICE__AMQP__URL", "amqp://localhost"),
             ("NOTIFY_SERVICE__WEBHOOKS__ALLOW_PRIVATE", "true"),
         ];
-        let environment: HashMap<_, _> = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let environment: HashMap<_, _> =
+            given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings: Settings = common::settings::load_from("NOTIFY_SERVICE", DEFAULT, environment).unwrap();
         let error = settings.validate().unwrap_err().to_string();
         assert!(error.contains("webhooks.allow_private"), "{error}");

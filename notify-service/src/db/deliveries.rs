@@ -89,7 +89,10 @@ pub struct Filter {
 ///
 /// # Errors
 /// The query failed.
-pub async fn list(connection: &mut AsyncPgConnection, filter: Filter) -> Result<Vec<WebhookDelivery>, DbError> {
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    filter: Filter,
+) -> Result<Vec<WebhookDelivery>, DbError> {
     let rows: Vec<Row> = sql_query(format!(
         "SELECT {COLUMNS} FROM deliveries AS d JOIN webhook_messages AS m USING (event_id)
           WHERE d.webhook_id = $1 AND ($2::text IS NULL OR d.state = $2) AND ($3::uuid IS NULL OR d.id < $3)
@@ -138,8 +141,10 @@ pub async fn redeliver(
             .await
             .optional()?;
             let Some(row) = row else { return Ok(None) };
-            let after = json!({ "webhook_id": asked.webhook_id, "event_id": row.event_id, "attempts": row.attempts });
-            let entry = Entry { action: "delivery.redeliver", subject: asked.id, before: None, after: Some(after) };
+            let after =
+                json!({ "webhook_id": asked.webhook_id, "event_id": row.event_id, "attempts": row.attempts });
+            let entry =
+                Entry { action: "delivery.redeliver", subject: asked.id, before: None, after: Some(after) };
             record(connection, asked.actor, entry).await?;
             Ok(Some(row.into()))
         })

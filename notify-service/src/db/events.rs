@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::ids::{EventId, UserId};
 use diesel::sql_types::{Array, BigInt, Integer, Text};
-use diesel::{OptionalExtension as _, QueryableByName, sql_query};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
@@ -84,7 +84,10 @@ RETURNING event_id";
 ///
 /// # Errors
 /// The query failed; nothing is stored.
-pub async fn store(connection: &mut AsyncPgConnection, events: &[NewEvent]) -> Result<HashSet<EventId>, DbError> {
+pub async fn store(
+    connection: &mut AsyncPgConnection,
+    events: &[NewEvent],
+) -> Result<HashSet<EventId>, DbError> {
     #[derive(QueryableByName)]
     struct Stored {
         #[diesel(sql_type = diesel::sql_types::Uuid)]
@@ -106,24 +109,14 @@ pub async fn store(connection: &mut AsyncPgConnection, events: &[NewEvent]) -> R
     Ok(stored.into_iter().map(|row| EventId(row.event_id)).collect())
 }
 
-/// The last number that was given out to `user`, 0 if none was.
-///
-/// # Errors
-/// The query failed.
-pub async fn head(connection: &mut AsyncPgConnection, user: &UserId) -> Result<i64, DbError> {
-    let head: Option<Head> = sql_query("SELECT user_id, last_seq FROM user_sequences WHERE user_id = $1")
-        .bind::<Text, _>(user.as_str())
-        .get_result(connection)
-        .await
-        .optional()?;
-    Ok(head.map_or(0, |head| head.last_seq))
-}
-
 /// The last numbers of those of `users` that have any.
 ///
 /// # Errors
 /// The query failed.
-pub async fn heads(connection: &mut AsyncPgConnection, users: &[UserId]) -> Result<HashMap<String, i64>, DbError> {
+pub async fn heads(
+    connection: &mut AsyncPgConnection,
+    users: &[UserId],
+) -> Result<HashMap<String, i64>, DbError> {
     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let heads: Vec<Head> = sql_query("SELECT user_id, last_seq FROM user_sequences WHERE user_id = ANY ($1)")
         .bind::<Array<Text>, _>(users)
@@ -136,7 +129,10 @@ pub async fn heads(connection: &mut AsyncPgConnection, users: &[UserId]) -> Resu
 ///
 /// # Errors
 /// The query failed.
-pub async fn after(connection: &mut AsyncPgConnection, positions: &[Position]) -> Result<Vec<StoredEvent>, DbError> {
+pub async fn after(
+    connection: &mut AsyncPgConnection,
+    positions: &[Position],
+) -> Result<Vec<StoredEvent>, DbError> {
     let users: Vec<&str> = positions.iter().map(|position| position.user_id.as_str()).collect();
     let after: Vec<i64> = positions.iter().map(|position| position.after).collect();
     let limits: Vec<i32> = positions.iter().map(|position| position.limit).collect();

@@ -1,7 +1,7 @@
 //! Deleting what is old, in batches small enough not to be noticed.
 
-use diesel::sql_types::{BigInt, Double};
 use diesel::sql_query;
+use diesel::sql_types::{BigInt, Double};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::DbError;
@@ -10,7 +10,11 @@ use super::DbError;
 ///
 /// # Errors
 /// The query failed.
-pub async fn delete_events(connection: &mut AsyncPgConnection, age_s: f64, most: i64) -> Result<usize, DbError> {
+pub async fn delete_events(
+    connection: &mut AsyncPgConnection,
+    age_s: f64,
+    most: i64,
+) -> Result<usize, DbError> {
     let deleted = sql_query(
         "DELETE FROM events WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM events WHERE stored_at < now() - make_interval(secs => $1)
@@ -39,7 +43,11 @@ SELECT id FROM gone";
 ///
 /// # Errors
 /// The query failed.
-pub async fn delete_delivered(connection: &mut AsyncPgConnection, age_s: f64, most: i64) -> Result<usize, DbError> {
+pub async fn delete_delivered(
+    connection: &mut AsyncPgConnection,
+    age_s: f64,
+    most: i64,
+) -> Result<usize, DbError> {
     let deleted = sql_query(format!(
         "WITH gone AS (
              DELETE FROM deliveries WHERE id = ANY (ARRAY(

@@ -74,7 +74,12 @@ pub async fn register(
             .bind::<Text, _>(&new.secret)
             .get_result(connection)
             .await?;
-            let entry = Entry { action: "webhook.create", subject: endpoint.id, before: None, after: Some(shown(&endpoint)) };
+            let entry = Entry {
+                action: "webhook.create",
+                subject: endpoint.id,
+                before: None,
+                after: Some(shown(&endpoint)),
+            };
             record(connection, actor, entry).await?;
             Ok(Registration::Done(endpoint))
         })
@@ -122,7 +127,8 @@ pub async fn delete(connection: &mut AsyncPgConnection, actor: &UserId, id: Uuid
             .await
             .optional()?;
             let Some(endpoint) = deleted else { return Ok(false) };
-            let entry = Entry { action: "webhook.delete", subject: id, before: Some(shown(&endpoint)), after: None };
+            let entry =
+                Entry { action: "webhook.delete", subject: id, before: Some(shown(&endpoint)), after: None };
             record(connection, actor, entry).await?;
             Ok(true)
         })

@@ -71,9 +71,9 @@ fn filter(webhook_id: Uuid, query: &Query) -> Result<Filter, ApiError> {
     };
     let before = match query.cursor.as_deref() {
         None | Some("") => None,
-        Some(text) => {
-            Some(text.parse().map_err(|_| ApiError::invalid("cursor", "must be a next_cursor of this listing"))?)
-        }
+        Some(text) => Some(
+            text.parse().map_err(|_| ApiError::invalid("cursor", "must be a next_cursor of this listing"))?,
+        ),
     };
     let limit = match query.limit.as_deref() {
         None | Some("") => LIMIT_DEFAULT,

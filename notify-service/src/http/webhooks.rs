@@ -45,7 +45,11 @@ pub async fn list(api: web::Data<Api>, _admin: Admin) -> Result<HttpResponse, Ap
 }
 
 /// `DELETE /internal/v1/admin/webhooks/{id}`: nothing is sent any more; what was on its way is dropped.
-pub async fn delete(api: web::Data<Api>, admin: Admin, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn delete(
+    api: web::Data<Api>,
+    admin: Admin,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     if !webhooks::delete(&mut *api.db.get().await?, &admin.0, id).await? {
         return Err(ApiError::NotFound);
@@ -97,7 +101,10 @@ fn check_types(types: Vec<String>) -> Result<Vec<String>, ApiError> {
     let mut known = Vec::with_capacity(types.len());
     for (position, kind) in types.into_iter().enumerate() {
         if !is_type(&kind) {
-            return Err(ApiError::invalid(format!("types[{position}]"), "must be a type of event, or order.*"));
+            return Err(ApiError::invalid(
+                format!("types[{position}]"),
+                "must be a type of event, or order.*",
+            ));
         }
         if !known.contains(&kind) {
             known.push(kind);

@@ -53,7 +53,13 @@ struct State {
 
 impl Dispatcher {
     /// A worker by these settings.
-    pub fn new(db: Db, sender: Sender, due: Arc<Notify>, settings: &WebhookSettings, finish_timeout: Duration) -> Self {
+    pub fn new(
+        db: Db,
+        sender: Sender,
+        due: Arc<Notify>,
+        settings: &WebhookSettings,
+        finish_timeout: Duration,
+    ) -> Self {
         Self {
             db,
             sender,
@@ -75,7 +81,10 @@ impl Dispatcher {
             let pause = match self.turn(&mut state).await {
                 Ok(()) => TURN_INTERVAL,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "webhook deliveries have to wait");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "webhook deliveries have to wait"
+                    );
                     RETRY_PAUSE
                 }
             };
@@ -103,7 +112,8 @@ impl Dispatcher {
 
         let mut connection = self.db.get().await?;
         let endpoints = webhooks::active(&mut connection).await?;
-        let rooms: Vec<Room> = endpoints.iter().filter_map(|endpoint| self.room(state, endpoint.id)).collect();
+        let rooms: Vec<Room> =
+            endpoints.iter().filter_map(|endpoint| self.room(state, endpoint.id)).collect();
         if rooms.is_empty() {
             return Ok(());
         }

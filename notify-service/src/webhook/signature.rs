@@ -27,7 +27,8 @@ impl Key {
     /// # Errors
     /// The text is not such a secret.
     pub fn parse(secret: &str) -> Result<Self, NotASecret> {
-        let bytes = STANDARD.decode(secret.strip_prefix(PREFIX).ok_or(NotASecret)?).map_err(|_| NotASecret)?;
+        let bytes =
+            STANDARD.decode(secret.strip_prefix(PREFIX).ok_or(NotASecret)?).map_err(|_| NotASecret)?;
         if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
             return Err(NotASecret);
         }

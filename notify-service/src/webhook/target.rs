@@ -35,11 +35,11 @@ const V4_REFUSED: [(Ipv4Addr, u32); 16] = [
 /// IPv6: only global unicast is allowed at all, and of that not these, which are special or carry IPv4 inside.
 const V6_GLOBAL: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 const V6_REFUSED: [(Ipv6Addr, u32); 5] = [
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),     // protocol assignments, Teredo
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),     // 6to4
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4
     (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48), // AS112
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),     // documentation
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
 /// Why a webhook may not be at an address. `Display` continues the field's name.
@@ -141,9 +141,9 @@ impl Rules {
 
 fn is_public_name(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let local = LOCAL_NAMES.iter().any(|local| {
-        name.strip_suffix(local).is_some_and(|front| front.is_empty() || front.ends_with('.'))
-    });
+    let local = LOCAL_NAMES
+        .iter()
+        .any(|local| name.strip_suffix(local).is_some_and(|front| front.is_empty() || front.ends_with('.')));
     name.contains('.') && !local
 }
 

@@ -66,15 +66,18 @@ async fn a_failing_receiver_gets_the_same_message_until_it_takes_it() {
     }
     assert!(receiver.received("/elsewhere").is_empty(), "a redirect was followed");
     let log = attempts(&world).await;
-    assert_eq!(log.iter().map(|line| line.1.as_deref()).collect::<Vec<_>>(), [
-        Some("answered 500"),
-        Some("answered 404"),
-        Some("answered 302"),
-        Some("timed out"),
-        Some("answered more than 65536 bytes"),
-        Some("timed out"),
-        None,
-    ]);
+    assert_eq!(
+        log.iter().map(|line| line.1.as_deref()).collect::<Vec<_>>(),
+        [
+            Some("answered 500"),
+            Some("answered 404"),
+            Some("answered 302"),
+            Some("timed out"),
+            Some("answered more than 65536 bytes"),
+            Some("timed out"),
+            None,
+        ]
+    );
     a_while().await;
     assert_eq!(receiver.received("/hook").len(), failures.len() + 1);
 }
@@ -189,8 +192,10 @@ async fn two_replicas_deliver_each_event_once() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 200);
-    eventually("all are recorded", async || one.deliveries(&webhook, "?state=pending").await.is_empty().then_some(()))
-        .await;
+    eventually("all are recorded", async || {
+        one.deliveries(&webhook, "?state=pending").await.is_empty().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +211,10 @@ async fn what_was_on_its_way_to_a_deleted_webhook_is_dropped() {
     world.tell("ann").await;
     receiver.wait_for("/hook", 1).await;
 
-    assert_eq!(replica.admin_json(Method::DELETE, &format!("/{webhook}"), None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(
+        replica.admin_json(Method::DELETE, &format!("/{webhook}"), None).await.0,
+        StatusCode::NO_CONTENT
+    );
     a_while().await; // One attempt may have been under way.
     let before = receiver.received("/hook").len();
     world.tell("ann").await;

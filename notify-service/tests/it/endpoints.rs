@@ -67,7 +67,11 @@ async fn what_is_wrong_is_named() {
     ];
     for (field, body) in cases {
         let (status, problem) = replica.admin_json(Method::POST, "", Some(body.clone())).await;
-        assert_eq!((status, problem["field"].as_str()), (StatusCode::BAD_REQUEST, Some(field)), "{body}: {problem}");
+        assert_eq!(
+            (status, problem["field"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(field)),
+            "{body}: {problem}"
+        );
         assert_eq!(problem["code"], "invalid_request");
     }
     for body in ["", "{", "{}x", "null"] {
@@ -171,7 +175,9 @@ async fn a_listing_of_deliveries_names_what_is_wrong_with_the_query() {
     let world = World::start().await;
     let replica = world.replica().await;
     let (webhook, _) = replica.register("http://127.0.0.1:9/", &["order.*"]).await;
-    for (field, query) in [("state", "state=lost"), ("cursor", "cursor=x"), ("limit", "limit=0"), ("limit", "limit=101")] {
+    for (field, query) in
+        [("state", "state=lost"), ("cursor", "cursor=x"), ("limit", "limit=0"), ("limit", "limit=101")]
+    {
         let (status, problem) =
             replica.admin_json(Method::GET, &format!("/{webhook}/deliveries?{query}"), None).await;
         assert_eq!((status, problem["field"].as_str()), (StatusCode::BAD_REQUEST, Some(field)), "{query}");

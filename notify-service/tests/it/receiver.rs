@@ -57,11 +57,12 @@ impl Receiver {
     pub async fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = web::Data::from(state.clone());
-        let server = HttpServer::new(move || App::new().app_data(shared.clone()).default_service(web::to(receive)))
-            .workers(1)
-            .disable_signals()
-            .bind("127.0.0.1:0")
-            .unwrap();
+        let server =
+            HttpServer::new(move || App::new().app_data(shared.clone()).default_service(web::to(receive)))
+                .workers(1)
+                .disable_signals()
+                .bind("127.0.0.1:0")
+                .unwrap();
         let address = server.addrs()[0];
         let server = server.run();
         let handle = server.handle();

@@ -46,7 +46,8 @@ async fn an_event_older_than_one_already_stored_is_stored_too_in_the_order_of_ar
     world.publish(CREATED_V1, vec![created]).await;
 
     let told = stream.take(2).await;
-    let versions: Vec<_> = told.iter().map(|told| (told.id, told.data["version"].as_i64().unwrap())).collect();
+    let versions: Vec<_> =
+        told.iter().map(|told| (told.id, told.data["version"].as_i64().unwrap())).collect();
     assert_eq!(versions, [(1, 2), (2, 1)]);
 }
 

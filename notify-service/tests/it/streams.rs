@@ -44,7 +44,8 @@ async fn every_replica_tells_its_own_clients() {
     let world = World::start().await;
     let one = world.replica().await;
     let two = world.replica().await;
-    let mut streams = [one.stream("ann", None).await, two.stream("ann", None).await, two.stream("bob", None).await];
+    let mut streams =
+        [one.stream("ann", None).await, two.stream("ann", None).await, two.stream("bob", None).await];
     for _ in 0..20 {
         world.tell("ann").await;
         world.tell("bob").await;
@@ -133,7 +134,8 @@ async fn an_id_that_is_no_number_is_refused_by_name() {
         let request = replica.request(Method::GET, "/internal/v1/events").header("x-user-id", "ann");
         assert_refused(request.header("last-event-id", id), "Last-Event-ID").await;
     }
-    let request = replica.request(Method::GET, "/internal/v1/events?last_event_id=-1").header("x-user-id", "ann");
+    let request =
+        replica.request(Method::GET, "/internal/v1/events?last_event_id=-1").header("x-user-id", "ann");
     assert_refused(request, "last_event_id").await;
 }
 
@@ -153,7 +155,8 @@ async fn the_query_names_a_position_too_and_the_header_counts_more() {
         world.tell("ann").await;
     }
     stream.take(3).await;
-    let request = || replica.request(Method::GET, "/internal/v1/events?last_event_id=1").header("x-user-id", "ann");
+    let request =
+        || replica.request(Method::GET, "/internal/v1/events?last_event_id=1").header("x-user-id", "ann");
     let mut by_query = crate::sse_client::SseClient::open(request()).await;
     assert_eq!(by_query.take(2).await[0].id, 2);
     let mut by_header = crate::sse_client::SseClient::open(request().header("last-event-id", "2")).await;
@@ -190,7 +193,10 @@ async fn streams_beyond_the_bound_are_refused_until_one_ends() {
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key("retry-after"));
     drop(ann);
-    eventually("there is room again", async || (open().await.unwrap().status() == StatusCode::OK).then_some(())).await;
+    eventually("there is room again", async || {
+        (open().await.unwrap().status() == StatusCode::OK).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

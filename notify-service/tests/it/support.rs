@@ -194,7 +194,8 @@ impl Replica {
 
     /// Deliveries of a webhook, newest first; `query` such as `?state=parked`.
     pub async fn deliveries(&self, webhook: &str, query: &str) -> Vec<Value> {
-        let (status, page) = self.admin_json(Method::GET, &format!("/{webhook}/deliveries{query}"), None).await;
+        let (status, page) =
+            self.admin_json(Method::GET, &format!("/{webhook}/deliveries{query}"), None).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         page["items"].as_array().unwrap().clone()
     }
