@@ -15,9 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Instance, TOKEN, World, answer};
-
-pub const SECRET: &str = "what the sandbox of the tests signs with";
+use crate::support::{Instance, SANDBOX_SECRET, TOKEN, World, answer};
 
 /// A world with one instance, and what is outside of it.
 pub struct Desk {
@@ -220,10 +218,14 @@ impl Desk {
 async fn instance(world: &World, outside: &Outside, overrides: &[(&str, &str)]) -> Instance {
     let url = format!("http://{}", outside.address);
     let mut all = vec![
-        ("PAYMENTS__SANDBOX_SECRET", SECRET),
-        ("PAYMENTS__PUBLIC_URL", &url),
+        ("PAYMENTS__PUBLIC_URL", url.as_str()),
         ("STOCK__URLS", &url),
         ("REFUNDS__INTERVAL_MS", "20"),
+        // A test machine stalls; what is tested here is not patience.
+        ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
+        ("DATABASE__POOL_WAIT_MS", "20000"),
+        ("DATABASE__STATEMENT_TIMEOUT_MS", "20000"),
+        ("DATABASE__LOCK_TIMEOUT_MS", "20000"),
         ("REFUNDS__RETRY_MIN_MS", "50"),
         ("REFUNDS__RETRY_MAX_MS", "200"),
     ];
@@ -232,7 +234,7 @@ async fn instance(world: &World, outside: &Outside, overrides: &[(&str, &str)]) 
 }
 
 pub fn signature(unix_s: i64, body: &str) -> String {
-    sign(&SecretString::from(SECRET), unix_s, body.as_bytes()).unwrap()
+    sign(&SecretString::from(SANDBOX_SECRET), unix_s, body.as_bytes()).unwrap()
 }
 
 /// A sale with one item whose window is open.

@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub const TOKEN: &str = "a token of the tests that nobody guesses";
+/// What the sandbox provider signs with.
+pub const SANDBOX_SECRET: &str = "what the sandbox of the tests signs with";
 pub const PRICE_CENTS: i64 = 1_990;
 const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
 
@@ -331,6 +333,7 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         ("DATABASE__URL", &database),
         ("DATABASE__POOL_SIZE", "16"),
         ("AMQP__URL", &amqp),
+        ("PAYMENTS__SANDBOX_SECRET", SANDBOX_SECRET),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),
     ];
     environment.extend_from_slice(overrides);
