@@ -172,14 +172,13 @@ impl Desk {
 
     /// The notice that the provider would send about a payment.
     pub async fn notice(&self, payment: Uuid, outcome: &str) -> Value {
-        let words = |column: &str| format!("SELECT {column} FROM payments WHERE id = '{payment}'");
-        let amount = self.world.number(&words("amount_cents")).await;
-        json!({
-            "event_id": Uuid::new_v4(), "payment_id": payment, "outcome": outcome,
-            "order_id": self.world.words(&words("order_id")).await[0],
-            "amount_cents": amount, "currency": self.world.words(&words("currency")).await[0],
-            "paid_at": "2026-11-22T12:00:00Z",
-        })
+        let notice = format!(
+            "SELECT json_build_object('event_id', gen_random_uuid(), 'payment_id', id, 'order_id', order_id,
+                                      'amount_cents', amount_cents, 'currency', currency, 'outcome', '{outcome}',
+                                      'paid_at', now())
+               FROM payments WHERE id = '{payment}'"
+        );
+        serde_json::from_str(&self.world.words(&notice).await[0]).unwrap()
     }
 
     /// Delivers a notice, signed now.

@@ -103,7 +103,12 @@ impl World {
         // broker's dead-lettering for all others (RabbitMQ 3.10, rabbit_fifo_dlx_sup).
         eventually("the broker answers", async || publisher.is_ready().then_some(())).await;
         order_service::db::migrate(&settings.database).await.expect("the database can be migrated");
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            // A connection that was opened ahead of its request and sat idle is closed by the server at any moment.
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(60))
+            .build();
         Self { publisher, client: client.expect("a client"), amqp: settings.amqp, tasks, vhost, database }
     }
 
