@@ -5,20 +5,24 @@ mod deliveries;
 mod events;
 mod webhooks;
 
-use actix_web::web::{self, PayloadConfig, ServiceConfig};
+use std::sync::Arc;
+
+use actix_web::error::QueryPayloadError;
+use actix_web::web::{self, PayloadConfig, QueryConfig, ServiceConfig};
+use actix_web::{Error, HttpRequest, HttpResponse};
 use common::problem::{Code, Problem};
 use common::{health, internal};
 use secrecy::SecretString;
 
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
 use crate::db::Db;
+use crate::error::ApiError;
 use crate::settings::{SseSettings, WebhookSettings};
 use crate::sse::hub::Hub;
 use crate::webhook::resolver::Resolver;
 use crate::webhook::target::Rules;
-use std::sync::Arc;
-
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// Most bytes of a request body, as on the gateway.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -42,7 +46,7 @@ pub struct Api {
 
 impl Api {
     fn rules(&self) -> Rules {
-        Rules::new(self.webhooks.allow_private, self.webhooks.ports.clone())
+        Rules::new(self.webhooks.allow_private, self.webhooks.ports.0.clone())
     }
 
     fn resolver(&self) -> Resolver {
@@ -53,7 +57,8 @@ impl Api {
 /// Every route of the service.
 pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString) {
     health::routes(cfg);
-    cfg.app_data(api).app_data(PayloadConfig::new(BODY_BYTES_MAX)).service(
+    let query = QueryConfig::default().error_handler(bad_query);
+    cfg.app_data(api).app_data(PayloadConfig::new(BODY_BYTES_MAX)).app_data(query).service(
         web::scope("/internal/v1")
             .wrap(internal::guard(token))
             .route("/events", web::get().to(events::stream))
@@ -83,10 +88,15 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
     cfg.default_service(web::to(not_found));
 }
 
-async fn not_found() -> actix_web::HttpResponse {
+/// Such as a parameter that is there twice.
+fn bad_query(error: QueryPayloadError, _: &HttpRequest) -> Error {
+    ApiError::invalid("query", error).into()
+}
+
+async fn not_found() -> HttpResponse {
     Problem::new(Code::NotFound).response()
 }
 
-async fn method_not_allowed() -> actix_web::HttpResponse {
+async fn method_not_allowed() -> HttpResponse {
     Problem::new(Code::MethodNotAllowed).response()
 }

@@ -1,5 +1,7 @@
 //! Settings of notify-service; `config/default.toml` says what each is for.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use common::amqp::AmqpSettings;
@@ -114,7 +116,7 @@ pub struct WebhookSettings {
     /// Whether plain http, any port and private addresses are allowed.
     pub allow_private: bool,
     /// Ports that webhooks may be at, unless `allow_private`.
-    pub ports: Vec<u16>,
+    pub ports: Numbers<u16>,
     /// Webhooks that can be registered.
     pub endpoints_max: u32,
     /// Deliveries under way to one webhook.
@@ -122,7 +124,7 @@ pub struct WebhookSettings {
     /// Most time for one attempt, in milliseconds.
     pub timeout_ms: u64,
     /// The retry ladder, in milliseconds.
-    pub retry_ms: Vec<u64>,
+    pub retry_ms: Numbers<u64>,
     /// How long a delivery belongs to the replica that took it, in milliseconds.
     pub lease_ms: u64,
     /// How often to look for due deliveries, in milliseconds.
@@ -138,6 +140,21 @@ impl WebhookSettings {
     /// How long a delivery belongs to the replica that took it.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// Numbers in one text, such as `443, 8443`, so that the environment can say them too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String", bound(deserialize = "T: FromStr<Err: Display>"))]
+pub struct Numbers<T>(pub Vec<T>);
+
+impl<T: FromStr<Err: Display>> TryFrom<String> for Numbers<T> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let numbers = parts.map(|part| part.parse().map_err(|error| format!("`{part}`: {error}")));
+        numbers.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -180,7 +197,7 @@ impl Settings {
             ));
         }
         self.validate_ranges()?;
-        if self.webhooks.retry_ms.len() > RETRY_STEPS_MAX {
+        if self.webhooks.retry_ms.0.len() > RETRY_STEPS_MAX {
             return Err(SettingsError::invalid(
                 "webhooks.retry_ms",
                 format!("has more than {RETRY_STEPS_MAX} steps"),

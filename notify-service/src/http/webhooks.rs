@@ -1,6 +1,7 @@
 //! Webhooks, for admins.
 
-use actix_web::{HttpResponse, web};
+use actix_web::http::StatusCode;
+use actix_web::{Error, HttpResponse, web};
 use common::api::Page;
 use common::api::admin::{NewWebhook, Webhook};
 use url::Host;
@@ -17,7 +18,12 @@ use crate::webhook::signature::{Key, new_secret};
 const TYPES_MAX: usize = 16;
 
 /// `POST /internal/v1/admin/webhooks`: registers one. Its secret is in this answer and in no other.
-pub async fn create(api: web::Data<Api>, admin: Admin, body: web::Bytes) -> Result<HttpResponse, ApiError> {
+pub async fn create(
+    api: web::Data<Api>,
+    admin: Admin,
+    body: Result<web::Bytes, Error>,
+) -> Result<HttpResponse, ApiError> {
+    let body = body.map_err(|error| unreadable(&error))?;
     let new = check(&api, parse(&body)?).await?;
     let most = api.webhooks.endpoints_max;
     let mut connection = api.db.get().await?;
@@ -55,6 +61,13 @@ pub async fn delete(
 /// An id in a path. What is no id names nothing.
 pub fn path_id(text: &str) -> Result<Uuid, ApiError> {
     text.parse().map_err(|_| ApiError::NotFound)
+}
+
+fn unreadable(error: &Error) -> ApiError {
+    if error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::TooLarge;
+    }
+    ApiError::invalid("body", "must be sent whole")
 }
 
 fn parse(body: &[u8]) -> Result<NewWebhook, ApiError> {

@@ -44,7 +44,7 @@ impl Sender {
     /// TLS cannot be set up, such as in an image without root certificates.
     pub fn new(settings: &WebhookSettings) -> anyhow::Result<Self> {
         common::http_client::install_crypto();
-        let rules = Rules::new(settings.allow_private, settings.ports.clone());
+        let rules = Rules::new(settings.allow_private, settings.ports.0.clone());
         let client = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -56,7 +56,7 @@ impl Sender {
             .referer(false)
             .build()
             .context("webhook client")?;
-        Ok(Self { client, rules, retry_ms: settings.retry_ms.clone().into() })
+        Ok(Self { client, rules, retry_ms: settings.retry_ms.0.clone().into() })
     }
 
     /// Makes one attempt. It always ends within the time-out, and has no other result than what it returns.
