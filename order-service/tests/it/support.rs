@@ -343,7 +343,6 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         ("AMQP__URL", &amqp),
         ("PAYMENTS__SANDBOX_SECRET", SANDBOX_SECRET),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),
-        ("PAYMENTS__SANDBOX_SECRET", "another secret of the tests"),
     ];
     environment.extend_from_slice(overrides);
     Settings::load_from(&environment).expect("valid settings")
