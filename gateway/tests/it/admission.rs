@@ -50,10 +50,8 @@ async fn a_refusal_does_not_wait_for_the_confirmation_of_a_neighbour() {
                     .map(|index| ReserveAnswer { index, outcome: outcome.clone() })
                     .collect(),
             };
-            lines(vec![
-                (300, answers(no, ReserveOutcome::SoldOut)),
-                (1500, answers(yes, ReserveOutcome::Accepted)),
-            ])
+            let confirmed = (!yes.is_empty()).then(|| (1500, answers(yes, ReserveOutcome::Accepted)));
+            lines([(300, answers(no, ReserveOutcome::SoldOut))].into_iter().chain(confirmed).collect())
         }
     })
     .await;
@@ -97,7 +95,7 @@ async fn a_full_queue_says_so_at_once() {
     }
     // One in flight, two or three waiting (one may be in the dispatcher's hands), all others refused.
     assert!((6..=7).contains(&busy), "{busy} {others:?}");
-    // The one in flight is unknown; those that never left the queue had no effect.
-    assert_eq!(others.iter().filter(|code| *code == "outcome_unknown").count(), 1, "{others:?}");
+    // What was in flight is unknown; what never left the queue had no effect.
+    assert!(others.iter().any(|code| code == "outcome_unknown"), "{others:?}");
     assert!(others.iter().all(|code| code == "outcome_unknown" || code == "unavailable"), "{others:?}");
 }
