@@ -230,6 +230,13 @@ impl Heard {
         self.0.lock().unwrap().clone()
     }
 
+    /// The types of what was heard, each piece of news once: on a busy machine a confirm may come too late, and then
+    /// the same news is told again.
+    pub fn news(&self) -> Vec<&'static str> {
+        let mut seen = std::collections::HashSet::new();
+        self.all().into_iter().filter(|(_, id, _)| seen.insert(*id)).map(|(kind, ..)| kind).collect()
+    }
+
     /// The types heard about one order, in order of arrival.
     pub fn about(&self, order: OrderId) -> Vec<&'static str> {
         self.all().into_iter().filter(|(_, _, data)| data.order.id == order).map(|(kind, ..)| kind).collect()
