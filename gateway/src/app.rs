@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::http::{self, Served};
@@ -135,6 +136,7 @@ fn state(
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
+        attempts: Attempts::default(),
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod answer;
 mod app;
+pub mod attempts;
 pub mod body;
 pub mod catalogue;
 pub mod client_ip;

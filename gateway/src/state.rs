@@ -9,6 +9,7 @@ use common::http_client::Upstream;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::limits::Limits;
@@ -39,6 +40,8 @@ pub struct State {
     pub sales: Arc<SalesPoller>,
     /// The queue of each item.
     pub admission: Admission,
+    /// Attempts in flight, and accepted ones.
+    pub attempts: Attempts,
     /// stock-service.
     pub stock: Upstream,
     /// order-service.

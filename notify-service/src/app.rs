@@ -21,6 +21,7 @@ use crate::consumer::{Ingest, listen};
 use crate::db::{Db, migrate};
 use crate::http::{Api, routes};
 use crate::settings::{IngestSettings, Settings};
+use crate::sse::heads::Heads;
 use crate::sse::hub::Hub;
 use crate::sse::reader;
 use crate::webhook::dispatcher::Dispatcher;
@@ -59,6 +60,7 @@ impl App {
         let api = web::Data::new(Api {
             db: db.clone(),
             hub: hub.clone(),
+            heads: Heads::start(db.clone(), settings.sse.streams_max, &tasks),
             end_of_streams: end_of_streams.clone(),
             sse: settings.sse,
             webhooks: settings.webhooks.clone(),

@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use common::batcher::BatchError;
 use common::problem::{Code, Problem};
 
 use crate::db::DbError;
@@ -35,6 +36,9 @@ pub enum ApiError {
     /// As many streams as there may be.
     #[error("too many streams")]
     TooManyStreams,
+    /// The database did not say in time where a stream begins.
+    #[error("no answer in time")]
+    Unanswered(#[from] BatchError),
     /// The database does not do what it should.
     #[error("the database is not available")]
     Database(#[from] DbError),
@@ -57,7 +61,7 @@ impl ApiError {
                 Problem { detail, ..Problem::new(Code::LimitExceeded) }
             }
             Self::TooManyStreams => Problem::new(Code::TooBusy),
-            Self::Database(_) => Problem::new(Code::Unavailable),
+            Self::Unanswered(_) | Self::Database(_) => Problem::new(Code::Unavailable),
         }
     }
 }

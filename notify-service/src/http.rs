@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::db::Db;
 use crate::error::ApiError;
 use crate::settings::{SseSettings, WebhookSettings};
+use crate::sse::heads::Heads;
 use crate::sse::hub::Hub;
 use crate::webhook::resolver::Resolver;
 use crate::webhook::target::Rules;
@@ -34,6 +35,8 @@ pub struct Api {
     pub db: Db,
     /// The connected streams.
     pub hub: Hub,
+    /// Where streams begin.
+    pub heads: Heads,
     /// Streams end when it is cancelled.
     pub end_of_streams: CancellationToken,
     /// Settings of streams.

@@ -4,6 +4,7 @@
 //! are, the [`reader`] reads for all of them together. Wake-ups only say when to read: from the consumer of this
 //! replica after its commit, from the broker when it is another replica's, and from a slow sweep should both fail.
 
+pub mod heads;
 pub mod hub;
 pub mod reader;
 pub mod stream;

@@ -54,7 +54,11 @@ impl App {
     ///
     /// # Errors
     /// A setting cannot be used, Redis refuses a script, or the address cannot be bound.
-    pub async fn build(settings: Settings, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn build(
+        settings: Settings,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let health = Health::new(metrics);
         let tasks = Tasks::new(stop.clone());
         let inventory = Inventory::new(&settings.redis)?;
@@ -93,7 +97,12 @@ impl App {
 }
 
 impl Parts {
-    fn build(settings: &Settings, inventory: Inventory, health: &Health, tasks: &Tasks) -> anyhow::Result<Self> {
+    fn build(
+        settings: &Settings,
+        inventory: Inventory,
+        health: &Health,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Self> {
         let items = Items::new(settings.catalogue.items_max);
         // The work queues too: a reservation may be accepted though order-service has not been there yet.
         let topology = Topology {

@@ -49,7 +49,8 @@ struct Shared {
 impl CatalogueReader {
     /// Nothing is read yet.
     pub fn new(inventory: Inventory, items: Items, settings: CatalogueSettings) -> Self {
-        let shared = Shared { inventory, items, settings, reading: Mutex::default(), last: ArcSwap::default() };
+        let shared =
+            Shared { inventory, items, settings, reading: Mutex::default(), last: ArcSwap::default() };
         Self { shared: Arc::new(shared) }
     }
 

@@ -58,7 +58,10 @@ impl OrderFollower {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn on_orders(self: Arc<Self>, batch: Vec<Incoming<OrderV1>>) -> Result<Vec<Verdict>, RetryLater> {
+    pub async fn on_orders(
+        self: Arc<Self>,
+        batch: Vec<Incoming<OrderV1>>,
+    ) -> Result<Vec<Verdict>, RetryLater> {
         let mut orders: HashMap<ItemId, Vec<OrderState>> = HashMap::new();
         for incoming in &batch {
             let event = &incoming.event.data;

@@ -37,7 +37,11 @@ pub fn routes(cfg: &mut ServiceConfig, api: &Api, token: &SecretString) {
         web::scope("/internal/v1")
             .wrap(internal::guard(token))
             .app_data(web::Data::new(api.clone()))
-            .app_data(JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| body_error(&error).into()))
+            .app_data(
+                JsonConfig::default()
+                    .limit(BODY_BYTES_MAX)
+                    .error_handler(|error, _| body_error(&error).into()),
+            )
             .app_data(PathConfig::default().error_handler(|error, _| path_error(&error).into()))
             .route("/items/{item_id}/reservations", web::post().to(reservations::create))
             .route("/items/{item_id}/books", web::get().to(books::show))

@@ -100,7 +100,10 @@ impl Item {
     /// removed within an epoch, so as many are the same ones.
     pub fn filter(&self, epoch: i64, ids: usize) -> Option<IdFilter> {
         let last = self.last.lock();
-        last.filter.as_ref().filter(|known| known.epoch == epoch && known.ids == ids).map(|known| known.filter.clone())
+        last.filter
+            .as_ref()
+            .filter(|known| known.epoch == epoch && known.ids == ids)
+            .map(|known| known.filter.clone())
     }
 
     /// Keeps the filter of these ids, read in this epoch.

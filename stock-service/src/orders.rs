@@ -148,7 +148,11 @@ impl Orders {
 }
 
 fn expect_ok(response: Response) -> Result<Response, OrdersError> {
-    if response.status() == StatusCode::OK { Ok(response) } else { Err(OrdersError::Status(response.status())) }
+    if response.status() == StatusCode::OK {
+        Ok(response)
+    } else {
+        Err(OrdersError::Status(response.status()))
+    }
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, OrdersError> {

@@ -95,7 +95,8 @@ impl Relay {
         if figures.late > 0 {
             self.loader.apply_late(item).await?;
         }
-        let (_, old) = inventory.unsettled(&item.keys, self.settings.lookup_age_ms, 0, self.settings.page_max).await?;
+        let (_, old) =
+            inventory.unsettled(&item.keys, self.settings.lookup_age_ms, 0, self.settings.page_max).await?;
         self.ask(item, &old).await?;
         let (now_ms, page) =
             inventory.unsettled(&item.keys, self.settings.age_ms, 0, self.settings.page_max).await?;

@@ -216,9 +216,9 @@ fn outcome_of(refusal: Refusal, starts_ms: i64) -> ReserveOutcome {
     match refusal {
         Refusal::NotEnough => ReserveOutcome::SoldOut,
         Refusal::OverLimit | Refusal::TooManyAttempts => ReserveOutcome::LimitExceeded,
-        Refusal::NotStarted => {
-            ReserveOutcome::NotStarted { starts_at: DateTime::from_timestamp_millis(starts_ms).unwrap_or_default() }
-        }
+        Refusal::NotStarted => ReserveOutcome::NotStarted {
+            starts_at: DateTime::from_timestamp_millis(starts_ms).unwrap_or_default(),
+        },
         Refusal::Ended => ReserveOutcome::Ended,
         Refusal::Paused => ReserveOutcome::Paused,
         Refusal::Mismatch => ReserveOutcome::IdempotencyMismatch,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use common::amqp::AmqpSettings;
 use common::settings::{
-    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList, check_secret,
+    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
+    check_secret,
 };
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -236,7 +237,9 @@ mod tests {
     fn the_defaults_are_valid() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.http.port, 8081);
-        assert!(settings.catalogue.script_lease_ms() > settings.catalogue.lease_ms + settings.catalogue.cache_ms);
+        assert!(
+            settings.catalogue.script_lease_ms() > settings.catalogue.lease_ms + settings.catalogue.cache_ms
+        );
     }
 
     #[test]

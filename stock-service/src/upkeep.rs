@@ -85,13 +85,15 @@ impl Upkeep {
         self.items.forget_retired(&ids);
         for live in listed {
             let Some(item) = self.items.add(live.item_id) else { continue };
-            let newer = item.is_open() && item.figures().is_some_and(|figures| figures.version < live.version);
+            let newer =
+                item.is_open() && item.figures().is_some_and(|figures| figures.version < live.version);
             if newer {
                 self.refresh(live.item_id).await?;
             }
         }
         self.items.completed();
-        let open: Vec<ItemId> = self.items.all().iter().filter(|item| item.is_open()).map(|item| item.id).collect();
+        let open: Vec<ItemId> =
+            self.items.all().iter().filter(|item| item.is_open()).map(|item| item.id).collect();
         Ok(self.inventory.list_items(&open).await?)
     }
 
@@ -126,7 +128,8 @@ impl Upkeep {
     /// Removes the keys of an item that is over, at rest, and kept for long enough.
     async fn retire(&self, item: &Arc<Item>) -> Result<(), UpkeepError> {
         let Some(figures) = item.figures() else { return Ok(()) };
-        let ended_ms = if figures.ended_ms > 0 { figures.ended_ms.min(figures.ends_ms) } else { figures.ends_ms };
+        let ended_ms =
+            if figures.ended_ms > 0 { figures.ended_ms.min(figures.ends_ms) } else { figures.ends_ms };
         let keep_ms = i64::try_from(self.retire.keep_ms).unwrap_or(i64::MAX);
         let now_ms = self.inventory.redis_ms(Instant::now());
         if !item.is_open() || figures.unsettled > 0 || now_ms < ended_ms.saturating_add(keep_ms) {

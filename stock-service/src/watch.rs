@@ -59,7 +59,9 @@ pub async fn check(inventory: &Inventory, profile: Profile) -> anyhow::Result<bo
         tracing::warn!("{advice}");
     }
     if !persists {
-        tracing::warn!("Redis keeps nothing on disk (`appendonly no`): after a restart every item is loaded from nothing");
+        tracing::warn!(
+            "Redis keeps nothing on disk (`appendonly no`): after a restart every item is loaded from nothing"
+        );
     }
     Ok(true)
 }

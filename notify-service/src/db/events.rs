@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::ids::{EventId, UserId};
 use diesel::sql_types::{Array, BigInt, Integer, Text};
-use diesel::{OptionalExtension as _, QueryableByName, sql_query};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
@@ -107,19 +107,6 @@ pub async fn store(
         .load(connection)
         .await?;
     Ok(stored.into_iter().map(|row| EventId(row.event_id)).collect())
-}
-
-/// The last number that was given out to `user`, 0 if none was.
-///
-/// # Errors
-/// The query failed.
-pub async fn head(connection: &mut AsyncPgConnection, user: &UserId) -> Result<i64, DbError> {
-    let head: Option<Head> = sql_query("SELECT user_id, last_seq FROM user_sequences WHERE user_id = $1")
-        .bind::<Text, _>(user.as_str())
-        .get_result(connection)
-        .await
-        .optional()?;
-    Ok(head.map_or(0, |head| head.last_seq))
 }
 
 /// The last numbers of those of `users` that have any.

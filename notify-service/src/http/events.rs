@@ -2,11 +2,10 @@
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
-use common::internal::OnBehalfOf;
+use common::internal::{Deadline, OnBehalfOf};
 use serde::Deserialize;
 
 use super::Api;
-use crate::db::events;
 use crate::error::ApiError;
 use crate::sse::stream;
 
@@ -38,12 +37,13 @@ pub struct Query {
 pub async fn stream(
     api: web::Data<Api>,
     caller: OnBehalfOf,
+    deadline: Deadline,
     request: HttpRequest,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, ApiError> {
     let resume = resume(&request, query.last_event_id.as_deref())?;
     let place = api.hub.admit(caller.user_id).ok_or(ApiError::TooManyStreams)?;
-    let head = events::head(&mut *api.db.get().await?, place.user()).await?;
+    let head = api.heads.of(place.user().clone(), deadline.0).await?;
     let position = match resume {
         Resume::Now => head,
         Resume::After(seq) if seq <= head => seq,

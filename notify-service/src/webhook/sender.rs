@@ -1,6 +1,5 @@
 //! One attempt: sign, send, judge the answer.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,9 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response};
 
 use super::message_id;
-use super::resolver::Resolver;
+use super::resolver::{Resolver, refusal};
 use super::signature::Key;
-use super::target::{Refused, Rules};
+use super::target::Rules;
 use crate::db::queue::{Attempted, Taken};
 use crate::db::webhooks::Endpoint;
 use crate::settings::WebhookSettings;
@@ -134,12 +133,8 @@ async fn judge(mut response: Response) -> Judgement {
 
 /// What went wrong, for admins: no address and no part of an answer is in it.
 fn reason(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(refused) = inner.downcast_ref::<Refused>() {
-            return format!("url {refused}");
-        }
-        cause = inner.source();
+    if let Some(refused) = refusal(error) {
+        return format!("url {refused}");
     }
     if error.is_timeout() {
         "timed out".to_owned()

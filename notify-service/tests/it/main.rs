@@ -1,5 +1,7 @@
 //! notify-service on a real Postgres and RabbitMQ, one world per test.
 
+#![expect(clippy::unwrap_used, reason = "in a test there is nobody to return an error to")]
+
 mod deliveries;
 mod endpoints;
 mod faults;

@@ -65,7 +65,7 @@ async fn a_listing_has_every_order_once_newest_first() {
     assert!(seen.is_sorted_by(|a, b| (a.created_at, a.id) > (b.created_at, b.id)), "strictly newest first");
 
     for (query, field) in
-        [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=xyz", "cursor"), ("limit=x", "query")]
+        [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=xyz", "cursor"), ("limit=x", "limit")]
     {
         let (status, problem) = instance.get(&format!("/orders?{query}"), "ann").await;
         assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{query}");

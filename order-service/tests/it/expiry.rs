@@ -21,7 +21,7 @@ async fn pay(instance: &Instance, order: OrderId) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn unpaid_orders_expire_once_and_paid_ones_do_not() {
     let world = World::start("expiry").await;
-    let item = world.item(Wanted { total: 60, window_s: 2, ..Wanted::default() }).await;
+    let item = world.item(Wanted { total: 60, ..Wanted::default() }).await;
     let heard = world.listen();
     let overrides = [("EXPIRY__INTERVAL_MS", "10"), ("EXPIRY__BATCH_MAX", "7")];
     let first = world.instance_with(&overrides).await;
@@ -32,6 +32,8 @@ async fn unpaid_orders_expire_once_and_paid_ones_do_not() {
     let paid = events[0].data.order_id;
     first.order_becomes(paid, "u0", OrderStatus::PendingPayment).await;
     assert!(pay(&first, paid).await);
+    world.number_becomes("SELECT count(*) FROM orders", 60).await;
+    world.execute("UPDATE orders SET expires_at = now() - interval '1 second'").await;
 
     world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 59).await;
     assert_eq!(world.number("SELECT taken FROM items").await, 1);

@@ -330,8 +330,12 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         ("DRAIN__READY_DELAY_MS", "0"),
         ("DATABASE__URL", &database),
         ("DATABASE__POOL_SIZE", "16"),
+        // Unoptimised, logging in takes a good part of a second of a core.
+        ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
+        ("DATABASE__POOL_WAIT_MS", "20000"),
         ("AMQP__URL", &amqp),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),
+        ("PAYMENTS__SANDBOX_SECRET", "another secret of the tests"),
     ];
     environment.extend_from_slice(overrides);
     Settings::load_from(&environment).expect("valid settings")

@@ -96,7 +96,10 @@ impl Loader {
             error = self.keep_lock(&lock) => Err(error),
         };
         if let Err(error) = self.inventory.unlock(&lock, self.owner).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a lock was not given back, it will run out");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a lock was not given back, it will run out"
+            );
         }
         result
     }
@@ -195,8 +198,10 @@ impl Loader {
             }
         }
         let lease_ms = if recovering { self.catalogue.script_lease_ms() } else { 0 };
-        let committed =
-            self.inventory.commit_load(&item.keys, granted.epoch, orders.len(), lease_ms, &stock.item).await?;
+        let committed = self
+            .inventory
+            .commit_load(&item.keys, granted.epoch, orders.len(), lease_ms, &stock.item)
+            .await?;
         match committed {
             Committed::Opened { available, merged } => {
                 let epoch = granted.epoch;
@@ -221,7 +226,9 @@ impl Loader {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not asked for"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not asked for")
+            }
         }
         if let Err(error) = self.apply_late(item).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "late orders were not applied");

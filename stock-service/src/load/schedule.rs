@@ -21,7 +21,8 @@ const ELSEWHERE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Loads items whose gates are closed, as one of `tasks`.
 pub fn start(loader: Loader, settings: LoadSettings, tasks: &Tasks) {
-    let schedule = Schedule { loader, settings, running: JoinSet::new(), items: HashMap::new(), waits: HashMap::new() };
+    let schedule =
+        Schedule { loader, settings, running: JoinSet::new(), items: HashMap::new(), waits: HashMap::new() };
     tasks.spawn("loader", schedule.run(tasks.stop_token()));
 }
 
