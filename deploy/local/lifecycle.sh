@@ -41,16 +41,3 @@ run() {
     return "$status"
 }
 
-# wait_until <what> <seconds> <log> <command...>: waits until the command succeeds; shows the log if it never does.
-wait_until() {
-    local what=$1 seconds=$2 log=$3
-    shift 3
-    local deadline=$((SECONDS + seconds))
-    until "$@"; do
-        if ((SECONDS >= deadline)); then
-            show_log "$log"
-            die "$what is not ready after $seconds s" "see $log"
-        fi
-        sleep 0.1
-    done
-}

@@ -5,6 +5,7 @@ readonly CARGO_DENY_VERSION=0.20.2
 
 lint_command() {
     (($# == 0)) || die "./dev lint takes no options"
+    cargo_ensure
     on_exit true
     say "formatting"
     run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
@@ -17,7 +18,7 @@ lint_command() {
     run cargo deny check licenses bans sources
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
-        shellcheck dev .ci/run deploy/local/*
+        shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi

@@ -27,10 +27,10 @@ die() {
     exit 1
 }
 
-# The end of a log file, indented, for an error message.
+# The end of a log file, indented, for an error message; without the frames of a backtrace, which would be all of it.
 show_log() {
     local log=$1
     [[ -s $log ]] || return 0
     printf '       last lines of %s:\n' "$log" >&2
-    tail -n 15 -- "$log" | sed 's/^/       | /' >&2
+    grep -vE '^ +([0-9]+: |at )' -- "$log" | tail -n 15 | sed 's/^/       | /' >&2
 }

@@ -28,3 +28,9 @@ packages_ensure() {
     "${as_root[@]}" "$ROOT/deploy/local/install-packages" "${missing[@]}" ||
         die "the installation failed" "apt's messages are above; as root, apt-get install $list may tell more"
 }
+
+# Rust is not installed by us: rustup belongs to the user. It fetches the version in rust-toolchain.toml by itself.
+cargo_ensure() {
+    command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null || die "cargo is missing" "install Rust: https://rustup.rs"
+}

@@ -38,19 +38,7 @@ part_ready() {
 
 # Waits until part $1 is ready, at most $2 seconds; ends the command if it dies before.
 part_wait() {
-    local deadline=$((SECONDS + $2))
-    until part_ready "$1"; do
-        if ! part_pid "$1" >/dev/null; then
-            show_log "$LOGS_DIR/$1.log"
-            die "$1 has ended instead of becoming ready" "its output is in ${LOGS_DIR#"$ROOT"/}/$1.log"
-        fi
-        if ((SECONDS >= deadline)); then
-            show_log "$LOGS_DIR/$1.log"
-            is_store "$1" || warn "$1 says: $(service_readiness "$1")"
-            die "$1 is not ready after $2 s" "its output is in ${LOGS_DIR#"$ROOT"/}/$1.log"
-        fi
-        sleep 0.1
-    done
+    await "$1" "$PIDS_DIR/$1" "$(part_folder "$1")" "$LOGS_DIR/$1.log" "$2" part_ready "$1"
 }
 
 # The signal that makes part $1 stop in good order.

@@ -8,8 +8,10 @@
 spawn() {
     local pid_file=$1 folder=$2 log=$3
     shift 3
-    (cd "$folder" && exec setsid -- "$@") </dev/null >>"$log" 2>&1 9>&- &
+    cd "$folder" || exit # Before the fork: the recorded process is recognisable from its first moment.
+    setsid -- "$@" </dev/null >>"$log" 2>&1 9>&- &
     echo $! >"$pid_file"
+    cd "$ROOT" || exit
     disown # Or this shell would comment on its end.
 }
 
@@ -33,6 +35,25 @@ wait_gone() {
     while is_ours "$1" "$2"; do
         ((SECONDS < deadline)) || return 1
         sleep 0.05
+    done
+}
+
+# await <what> <pid file> <folder> <log> <seconds> <command...>: waits until the command succeeds. If the process ends
+# or the time does, the end of the log is shown and this command ends.
+await() {
+    local what=$1 pid_file=$2 folder=$3 log=$4 seconds=$5
+    shift 5
+    local deadline=$((SECONDS + seconds))
+    until "$@"; do
+        if ! recorded "$pid_file" "$folder" >/dev/null; then
+            show_log "$log"
+            die "$what has ended instead of becoming ready" "its output is in $log"
+        fi
+        if ((SECONDS >= deadline)); then
+            show_log "$log"
+            die "$what is not ready after $seconds s" "its output is in $log"
+        fi
+        sleep 0.1
     done
 }
 

@@ -11,8 +11,6 @@ target_folder() {
 
 # Builds every binary. Always the whole workspace: choosing packages would compile dependencies again.
 services_build() {
-    command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
-    command -v cargo >/dev/null || die "cargo is missing" "install Rust from https://rustup.rs"
     local -a arguments=(build --workspace --bins)
     if [[ $BUILD == release ]]; then
         arguments+=(--release)
@@ -39,6 +37,7 @@ service_environment() {
     service=$(service_of "$name")
     prefix=${service^^}
     prefix=${prefix//-/_}
+    echo NO_COLOR=1 # The output goes to a file.
     echo "${prefix}__TELEMETRY__LOG=info"
     echo "${prefix}__TELEMETRY__FORMAT=text"
     for key in "${!OVERRIDES[@]}"; do

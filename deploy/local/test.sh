@@ -6,27 +6,29 @@
 readonly TEST_STATISTICS_INTERVAL_MS=250
 
 test_command() {
-    local -a arguments=(--workspace)
-    local -a packages=()
+    local -a arguments=() packages=() build=()
     while (($# > 0)); do
         case $1 in
+            --) break ;;
             -p | --package)
                 (($# > 1)) || die "$1 needs the name of a package"
                 packages+=("$2")
                 shift
                 ;;
             --package=*) packages+=("${1#*=}") ;;
+            --release)
+                build+=("$1")
+                arguments+=("$1")
+                ;;
             *) arguments+=("$1") ;;
         esac
         shift
     done
-    # Choosing packages by cargo's own -p would compile half of the dependencies again with other features.
-    if ((${#packages[@]} > 0)); then
-        arguments=(--config "target.'cfg(all())'.runner = ['$ROOT/deploy/local/run-test-binary']" --tests "${arguments[@]}")
-        export STAMPEDE_TEST_PACKAGES="${packages[*]}"
-    fi
+    arguments+=("$@") # From -- on: for the test binaries.
+    test_choose "${packages[@]}"
 
     packages_ensure
+    cargo_ensure
     test_sweep_old_runs
     TEST_DIR=$DEV_DIR/test-$$
     on_exit test_stop
@@ -35,10 +37,23 @@ test_command() {
     test_start_servers
 
     say "building the workspace"
-    run cargo build --workspace --all-targets
+    run cargo build --workspace --all-targets "${build[@]}"
     test_wait_for_servers
     say "running the tests (files of this run: ${TEST_DIR#"$ROOT"/})"
-    run cargo test "${arguments[@]}"
+    run cargo test --workspace "${CHOICE[@]}" "${arguments[@]}"
+}
+
+# Choosing packages by cargo's own -p would compile half of the dependencies again, with other features: instead, a
+# runner skips the other packages' test binaries.
+test_choose() {
+    CHOICE=()
+    (($# > 0)) || return 0
+    local package
+    for package; do
+        [[ -e $ROOT/$package/Cargo.toml ]] || die "there is no package $package in this workspace"
+    done
+    CHOICE=(--tests --config "target.'cfg(all())'.runner = ['$ROOT/deploy/local/run-test-binary']")
+    export STAMPEDE_TEST_PACKAGES=$*
 }
 
 test_start_servers() {
@@ -75,14 +90,15 @@ test_start_servers() {
 }
 
 test_wait_for_servers() {
-    wait "${STARTERS[0]}" || {
+    if ! wait "${STARTERS[0]}"; then
         show_log "$TEST_DIR/postgres.log"
         die "PostgreSQL could not be set up"
-    }
+    fi
     STARTERS=()
-    wait_until "PostgreSQL" 60 "$TEST_DIR/postgres.log" postgres_ready "$POSTGRES_PORT"
-    wait_until "RabbitMQ" 90 "$TEST_DIR/rabbitmq.log" rabbitmq_ready "$AMQP_PORT"
-    wait_until "RabbitMQ's management API" 30 "$TEST_DIR/rabbitmq.log" port_in_use "$API_PORT"
+    local postgres=$TEST_DIR/postgres rabbitmq=$TEST_DIR/rabbitmq
+    await PostgreSQL "$postgres.pid" "$(readlink -f "$postgres")" "$postgres.log" 60 postgres_ready "$POSTGRES_PORT"
+    await RabbitMQ "$rabbitmq.pid" "$rabbitmq" "$rabbitmq.log" 90 rabbitmq_ready "$AMQP_PORT"
+    await "RabbitMQ's management API" "$rabbitmq.pid" "$rabbitmq" "$rabbitmq.log" 30 port_in_use "$API_PORT"
 }
 
 test_stop() {

@@ -19,6 +19,7 @@ up_command() {
     done
 
     packages_ensure
+    cargo_ensure
     up_claim
     on_exit up_finish
     up_prepare "$keep"

@@ -50,6 +50,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Registers everything.
 pub fn routes(cfg: &mut ServiceConfig, state: &State) {
     cfg.app_data(web::Data::new(state.db.clone()))
+        .app_data(web::Data::new(state.watch.clone()))
+        .app_data(web::Data::new(state.publisher.clone()))
         .app_data(web::Data::new(state.checkout.clone()))
         .app_data(web::Data::new(state.sandbox.clone()))
         .app_data(web::Data::new(state.books.clone()))

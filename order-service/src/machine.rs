@@ -107,3 +107,70 @@ pub fn present_event(status: OrderStatus) -> Option<&'static str> {
         | OrderStatus::Refunded => order_step(status).and_then(|step| step.event),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATUSES: [OrderStatus; 8] = [
+        OrderStatus::Queued,
+        OrderStatus::PendingPayment,
+        OrderStatus::Paid,
+        OrderStatus::Cancelled,
+        OrderStatus::Expired,
+        OrderStatus::Rejected,
+        OrderStatus::RefundPending,
+        OrderStatus::Refunded,
+    ];
+
+    #[test]
+    fn the_state_after_names_the_step() {
+        let after: HashSet<OrderStatus> = ORDER.iter().map(|step| step.to).collect();
+        assert_eq!(after.len(), ORDER.len());
+        assert_eq!(order_step(OrderStatus::Queued), None, "nothing goes back into the queue");
+    }
+
+    #[test]
+    fn every_state_in_the_database_can_be_told() {
+        for status in STATUSES {
+            assert_eq!(present_event(status).is_some(), status != OrderStatus::Queued, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_sale_that_has_ended_stays_so_and_drafts_open_only_through_their_window() {
+        let states =
+            [SaleState::Draft, SaleState::Scheduled, SaleState::Active, SaleState::Paused, SaleState::Ended];
+        for to in states {
+            assert!(!sale_allows(SaleState::Ended, to));
+            assert_eq!(sale_allows(SaleState::Draft, to), to == SaleState::Scheduled);
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked of an order in whatever sequence: its units are taken once, come back at most once, and
+        /// never move without a step; `sold` means paid for.
+        #[test]
+        fn units_are_taken_once_and_come_back_at_most_once(wishes in prop::collection::vec(0..STATUSES.len(), 0..40)) {
+            let (mut status, mut units) = (OrderStatus::Queued, None);
+            let (mut taken, mut returned) = (0, 0);
+            for wish in wishes {
+                let Some(step) = order_step(STATUSES[wish]).filter(|step| step.from == status) else { continue };
+                prop_assert_eq!(step.units_from, units);
+                let was_taken = matches!(units, Some(Units::Held | Units::Sold));
+                let is_taken = step.units_to != Units::Returned;
+                taken += i32::from(is_taken && !was_taken);
+                returned += i32::from(!is_taken && was_taken);
+                (status, units) = (step.to, Some(step.units_to));
+            }
+            prop_assert!(taken <= 1 && returned <= taken);
+            let paid = matches!(status, OrderStatus::Paid | OrderStatus::RefundPending);
+            prop_assert_eq!(units == Some(Units::Sold), paid);
+            prop_assert_eq!(units == Some(Units::Held), status == OrderStatus::PendingPayment);
+        }
+    }
+}

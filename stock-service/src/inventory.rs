@@ -16,7 +16,7 @@ mod scripts;
 
 pub use apply::Kept;
 pub use books::{BooksView, Found};
-pub use catalogue::{Figures, Look};
+pub use catalogue::{Figures, Look, Unsettled};
 pub use connection::{RedisSettings, StoreError};
 pub use load::{Begun, Committed, Retired, Updated};
 pub use lock::Owner;

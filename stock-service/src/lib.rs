@@ -1,5 +1,26 @@
 //! stock-service: owner of the inventory in Redis, and the decision who gets a unit.
+//!
+//! In reading order: [`stock`] (the words), [`keys`] and [`inventory`] (Redis and the scripts), [`items`], [`announce`]
+//! (the broker), [`reserve`] (the way to a unit), [`catalogue`], [`orders`] (order-service), [`load`] (loading and
+//! recovery), [`relay`], [`upkeep`], [`consumers`], [`http`], [`app`].
 
+pub mod announce;
+pub mod app;
+pub mod catalogue;
+pub mod consumers;
+pub mod error;
+pub mod http;
 pub mod inventory;
+pub mod items;
 pub mod keys;
+pub mod load;
+pub mod orders;
+pub mod relay;
+pub mod reserve;
+pub mod settings;
 pub mod stock;
+pub mod upkeep;
+pub mod watch;
+
+pub use app::App;
+pub use settings::Settings;

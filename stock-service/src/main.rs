@@ -1,2 +1,26 @@
-//! Skeleton.
-fn main() {}
+//! Entry point of stock-service. Wiring only: every decision lives in the library.
+
+use anyhow::Context as _;
+use common::telemetry::Metrics;
+use stock_service::{App, Settings};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::load().context("invalid configuration")?;
+    let telemetry = common::telemetry::init("stock-service", &settings.telemetry)?;
+    let stop = common::shutdown::on_signal();
+
+    let result = run(settings, telemetry.metrics(), stop).await;
+    if let Err(error) = &result {
+        tracing::error!(error = format!("{error:#}"), "stopped by a failure");
+    }
+
+    telemetry.flush().await; // Also after a failure: the last spans are the interesting ones.
+    result
+}
+
+async fn run(settings: Settings, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let app = App::build(settings, metrics, stop).await?;
+    app.run().await
+}

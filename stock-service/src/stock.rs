@@ -294,7 +294,15 @@ mod tests {
         let hold: Hold = "2:held:0:1763829742123:u-1_x".parse().unwrap();
         assert_eq!((hold.quantity.get(), hold.units, hold.version), (2, Units::Held, 0));
         assert_eq!((hold.reserved_ms, hold.user_id.as_str()), (1_763_829_742_123, "u-1_x"));
-        for bad in ["", "1:held:0:1", "0:held:0:1:u", "1:gone:0:1:u", "x:held:0:1:u", "1:held:0:1:a:b", "1:held:0:1:"] {
+        for bad in [
+            "",
+            "1:held:0:1",
+            "0:held:0:1:u",
+            "1:gone:0:1:u",
+            "x:held:0:1:u",
+            "1:held:0:1:a:b",
+            "1:held:0:1:",
+        ] {
             assert!(bad.parse::<Hold>().is_err(), "{bad:?} was taken for a hold");
         }
     }

@@ -224,7 +224,7 @@ impl Services {
         let variables = self.plan.variables(name);
         let directory = self.logs.clone();
         let configure = |command: &mut std::process::Command| {
-            command.current_dir(directory).envs(variables);
+            command.current_dir(directory).env("NO_COLOR", "1").envs(variables);
         };
         let process = Process::start(&program, configure, &self.log_path(name));
         self.processes.insert(name.to_owned(), process.expect("a service can be started"));

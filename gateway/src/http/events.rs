@@ -21,6 +21,8 @@ use crate::places::StreamPlace;
 
 /// notify-service sends a comment every 15 seconds: after so long without a byte the stream is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often a comment is sent between events: a client that has gone is only noticed by writing to it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long clients are told to wait before they come back after a stop, in milliseconds: not all at once.
 const RECONNECT_MS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Longest Last-Event-ID, in bytes; they are numbers.
@@ -60,7 +62,9 @@ pub async fn stream(call: Call) -> Answer {
     if response.status() != reqwest::StatusCode::OK {
         return call.pass_back(Service::Notify, response).await;
     }
-    let relay = Relay { response, place, closing: call.state.closing.clone(), ends_at, between_events: true };
+    let closing = call.state.closing.clone();
+    let silent_at = Instant::now() + SILENCE_MAX;
+    let relay = Relay { response, place, closing, ends_at, silent_at, between_events: true };
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -96,6 +100,7 @@ struct Relay {
     place: StreamPlace,
     closing: CancellationToken,
     ends_at: Instant,
+    silent_at: Instant,
     /// Whether what was sent so far ends with a whole event.
     between_events: bool,
 }
@@ -103,26 +108,34 @@ struct Relay {
 impl Relay {
     /// Until the service ends it or falls silent, the token ends, the process stops, or the client goes.
     fn bytes(self) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
-        unfold(Some(self), |relay| async {
-            let mut relay = relay?;
-            let closing = relay.closing.clone();
-            let next = async {
-                let silent_at = Instant::now() + SILENCE_MAX;
-                timeout_at(silent_at.min(relay.ends_at), relay.response.chunk()).await
-            };
-            match closing.run_until_cancelled(next).await {
+        unfold(Some(self), |relay| async { relay?.next().await })
+    }
+
+    async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, Option<Self>)> {
+        loop {
+            let beat_at = Instant::now() + HEARTBEAT;
+            let until = beat_at.min(self.ends_at).min(self.silent_at);
+            let next = timeout_at(until, self.response.chunk());
+            match self.closing.run_until_cancelled(next).await {
                 Some(Ok(Ok(Some(bytes)))) => {
-                    relay.between_events = bytes.ends_with(b"\n\n");
-                    Some((Ok(bytes), Some(relay)))
+                    self.between_events = bytes.ends_with(b"\n\n");
+                    self.silent_at = Instant::now() + SILENCE_MAX;
+                    return Some((Ok(bytes), Some(self)));
                 }
-                Some(_) => None,
-                None if relay.between_events => {
+                // The service ended it, or broke off: the client comes back and resumes.
+                Some(Ok(Ok(None) | Err(_))) => return None,
+                Some(Err(_)) if until < beat_at => return None,
+                Some(Err(_)) if self.between_events => {
+                    return Some((Ok(Bytes::from_static(b":\n\n")), Some(self)));
+                }
+                Some(Err(_)) => {}
+                None if self.between_events => {
                     let wait_ms = rand::rng().random_range(RECONNECT_MS);
-                    drop(relay.place);
-                    Some((Ok(Bytes::from(format!("retry: {wait_ms}\n\n"))), None))
+                    drop(self.place);
+                    return Some((Ok(Bytes::from(format!("retry: {wait_ms}\n\n"))), None));
                 }
-                None => None,
+                None => return None,
             }
-        })
+        }
     }
 }

@@ -141,3 +141,112 @@ fn decide_reserved(books: &mut Books, reserved: &ReservedV1) -> Decision {
     *used += units;
     Decision::Place
 }
+
+#[cfg(test)]
+mod tests {
+    use common::ids::{Currency, EventId, Quantity, SaleId};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ITEM: ItemId = ItemId(Uuid::from_u128(1));
+    const SALE: SaleId = SaleId(Uuid::from_u128(2));
+
+    fn books(total: i64, taken: i64, per_user_limit: i64) -> Books {
+        let currency = Currency::try_from("CNY".to_owned()).unwrap();
+        let item = Item {
+            sale_id: SALE,
+            price_cents: 5,
+            currency,
+            total,
+            taken,
+            per_user_limit,
+            payment_window_seconds: 60,
+            epoch: 3,
+        };
+        Books { items: HashMap::from([(ITEM, item)]), ..Books::default() }
+    }
+
+    fn reserved(order: u128, user: u8, units: u32) -> StockEvent {
+        StockEvent::Reserved(ReservedV1 {
+            order_id: OrderId(Uuid::from_u128(order)),
+            item_id: ITEM,
+            sale_id: SALE,
+            user_id: format!("u{user}").parse().unwrap(),
+            quantity: Quantity::try_from(units).unwrap(),
+            unit_price_cents: 5,
+            currency: Currency::try_from("CNY".to_owned()).unwrap(),
+            epoch: 2,
+            reserved_at: DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
+        })
+    }
+
+    /// The inventory has none to offer when the total refuses, so its units must not be taken for the user's.
+    #[test]
+    fn an_order_that_both_guards_refuse_is_sold_out() {
+        let decisions = decide(&mut books(5, 5, 1), &[reserved(1, 1, 2)]);
+        assert_eq!(decisions, [Decision::Reject(Reason::SoldOut)]);
+    }
+
+    #[test]
+    fn a_small_order_fits_where_a_large_one_did_not() {
+        let decisions =
+            decide(&mut books(5, 3, 100), &[reserved(1, 1, 3), reserved(2, 2, 2), reserved(3, 3, 1)]);
+        let sold_out = Decision::Reject(Reason::SoldOut);
+        assert_eq!(decisions, [sold_out.clone(), Decision::Place, sold_out]);
+    }
+
+    #[test]
+    fn a_message_of_an_older_epoch_is_late_and_decided_like_any_other() {
+        let mut books = books(5, 0, 1);
+        let event = reserved(1, 1, 1);
+        assert!(books.is_late(&event));
+        assert_eq!(decide(&mut books, &[event]), [Decision::Place]);
+    }
+
+    #[test]
+    fn a_fence_needs_an_item() {
+        let fence =
+            |item| StockEvent::Fence(FenceV1 { item_id: item, epoch: 3, token: EventId(Uuid::nil()).0 });
+        let decisions = decide(&mut books(1, 0, 1), &[fence(ITEM), fence(ItemId(Uuid::nil()))]);
+        assert_eq!(decisions[0], Decision::Fence);
+        assert!(matches!(decisions[1], Decision::Park(_)));
+    }
+
+    proptest! {
+        /// Whatever an inventory grants: not one unit above the total, nobody above the limit, nobody refused who fits.
+        #[test]
+        fn guards_hold_for_every_batch(
+            total in 0_i64..40,
+            limit in 1_i64..6,
+            wishes in prop::collection::vec((0_u128..60, 0_u8..8, 1_u32..5), 0..80),
+        ) {
+            let mut books = books(total, 0, limit);
+            let events: Vec<_> = wishes.iter().map(|(order, user, units)| reserved(*order, *user, *units)).collect();
+            let decisions = decide(&mut books, &events);
+            prop_assert_eq!(decisions.len(), events.len());
+
+            let (mut taken, mut used, mut seen) = (0, HashMap::<u8, i64>::new(), HashMap::new());
+            for ((order, user, units), decision) in wishes.into_iter().zip(decisions) {
+                let units = i64::from(units);
+                let used = used.entry(user).or_default();
+                let expected = match seen.get(&order) {
+                    Some(first) if *first == user => Decision::Repeated,
+                    Some(_) => Decision::Park(OTHER_ORDER.to_owned()),
+                    None if taken + units > total => Decision::Reject(Reason::SoldOut),
+                    None if *used + units > limit => Decision::Reject(Reason::LimitExceeded),
+                    None => Decision::Place,
+                };
+                seen.entry(order).or_insert(user);
+                if expected == Decision::Place {
+                    taken += units;
+                    *used += units;
+                }
+                prop_assert_eq!(decision, expected);
+            }
+            prop_assert!(taken <= total);
+            prop_assert_eq!(books.items[&ITEM].taken, taken);
+        }
+    }
+}

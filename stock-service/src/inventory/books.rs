@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use chrono::DateTime;
 use common::api::inventory::{BookedOrder, Books, Reservation};
 use common::ids::{Currency, ItemId, OrderId, SaleId};
 use common::messages::order::Units;
-use chrono::DateTime;
 use uuid::Uuid;
 
 use super::reply::Reply;
@@ -54,8 +54,10 @@ impl Inventory {
             held.map(|hold| i64::from(hold.quantity.get())).sum::<i64>()
         };
         let (held, sold) = (in_state(Units::Held), in_state(Units::Sold));
-        let orders = holds.into_iter().map(|(order_id, hold)| {
-            BookedOrder { order_id, quantity: hold.quantity, units: hold.units }
+        let orders = holds.into_iter().map(|(order_id, hold)| BookedOrder {
+            order_id,
+            quantity: hold.quantity,
+            units: hold.units,
         });
         let orders = orders.collect();
         Ok(Ok(Books { item_id, total, available, held, sold, unsettled, buyers, epoch, orders }))

@@ -73,7 +73,8 @@ impl Inventory {
         let item_keys =
             [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts, &*keys.late];
         let sent = Instant::now();
-        let value = self.run(Lane::Bulk, script, &item_keys, |_| ()).await?;
+        // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
+        let value = self.run(Lane::Hot, script, &item_keys, |_| ()).await?;
         let mut reply = Reply::of(value, script.name)?;
         let shut = reply.gate()?;
         let now_ms = reply.int()?;
@@ -101,7 +102,7 @@ impl Inventory {
     /// # Errors
     /// See [`StoreError`].
     pub async fn listed_items(&self) -> Result<Vec<ItemId>, StoreError> {
-        let value = self.shared.connection.call(Lane::Bulk, redis::cmd("SMEMBERS").arg(ITEMS)).await?;
+        let value = self.shared.connection.call(Lane::Hot, redis::cmd("SMEMBERS").arg(ITEMS)).await?;
         let members = match value {
             Value::Array(members) | Value::Set(members) => members,
             _ => return Err(StoreError::Garbled("SMEMBERS")),

@@ -95,8 +95,7 @@ impl Inventory {
         orders: &[OrderState],
     ) -> Result<bool, StoreError> {
         let script = &self.shared.scripts.load_stage;
-        let stage_keys =
-            [&*keys.loading, &*keys.staged_holds, &*keys.staged_buyers, &*keys.staged_attempts];
+        let stage_keys = [&*keys.loading, &*keys.staged_holds, &*keys.staged_buyers, &*keys.staged_attempts];
         let value = self
             .run(Lane::Bulk, script, &stage_keys, |call| {
                 call.arg(epoch);

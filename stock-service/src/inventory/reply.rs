@@ -43,7 +43,10 @@ impl Reply {
     }
 
     /// Text that is something.
-    pub(super) fn parsed<T, E>(&mut self, parse: impl FnOnce(String) -> Result<T, E>) -> Result<T, StoreError> {
+    pub(super) fn parsed<T, E>(
+        &mut self,
+        parse: impl FnOnce(String) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
         let text = self.text()?;
         parse(text).map_err(|_| self.garbled())
     }

@@ -41,8 +41,7 @@ impl Inventory {
         wishes: &[Wish],
     ) -> Result<Reserved, StoreError> {
         let script = &self.shared.scripts.reserve;
-        let item_keys =
-            [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts];
+        let item_keys = [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts];
         let sent = Instant::now();
         let value = self
             .run(Lane::Hot, script, &item_keys, |call| {

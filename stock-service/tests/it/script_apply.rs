@@ -85,7 +85,11 @@ async fn what_is_withheld_pays_for_the_order_that_is_adopted_in_either_order() {
             shelf.assert_balanced().await;
         }
         let (books, figures) = (shelf.books().await, shelf.figures().await);
-        assert_eq!((books.available, books.held, figures.withheld), (0, 1, 0), "adopted first: {adopted_first}");
+        assert_eq!(
+            (books.available, books.held, figures.withheld),
+            (0, 1, 0),
+            "adopted first: {adopted_first}"
+        );
     }
 }
 
@@ -110,7 +114,10 @@ async fn an_order_event_during_a_load_is_applied_after_it() {
     assert!(granted(shelf.reserve("u", "k", 2).await));
     // The load reads the source of truth while the order is still held ..
     let held = shelf.order("u", "k", 2, Units::Held, 1);
-    assert!(matches!(shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(), Begun::Yes { earlier: true }));
+    assert!(matches!(
+        shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(),
+        Begun::Yes { earlier: true }
+    ));
     assert!(shelf.inventory.stage_orders(&shelf.keys, 2, &[held]).await.unwrap());
     // .. then it expires, and the event comes before the gate is open.
     let expired = shelf.order("u", "k", 2, Units::Returned, 2);

@@ -38,7 +38,10 @@ async fn reservations_that_the_source_of_truth_does_not_know_survive_a_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_granted_from_the_beginning_of_a_load_to_its_commit() {
     let shelf = Shelf::open(10, 5).await;
-    assert!(matches!(shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(), Begun::Yes { earlier: true }));
+    assert!(matches!(
+        shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(),
+        Begun::Yes { earlier: true }
+    ));
     assert_eq!(shelf.shut().await, Some(Shut::Closed));
     shelf.inventory.commit_load(&shelf.keys, 2, 0, 0, &shelf.definition(10, 5)).await.unwrap();
     assert_eq!(shelf.shut().await, None);

@@ -27,7 +27,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let wish = (0..USERS, 0..KEYS, 1..=3_u32);
     let units = prop_oneof![Just(Units::Held), Just(Units::Sold), Just(Units::Returned)];
     let apply = (0..USERS, 0..KEYS, 1..=3_u32, units, 1..=4_i64, any::<bool>()).prop_map(
-        |(user, key, quantity, units, version, refused)| Step::Apply { user, key, quantity, units, version, refused },
+        |(user, key, quantity, units, version, refused)| Step::Apply {
+            user,
+            key,
+            quantity,
+            units,
+            version,
+            refused,
+        },
     );
     let step = prop_oneof![
         6 => prop::collection::vec(wish, 1..6).prop_map(Step::Reserve),
@@ -81,7 +88,8 @@ impl Model {
         if self.available() < i64::from(quantity) {
             return Err(Refusal::NotEnough);
         }
-        self.holds.insert((user, key), ModelHold { quantity, units: Units::Held, version: 0, settled: false });
+        self.holds
+            .insert((user, key), ModelHold { quantity, units: Units::Held, version: 0, settled: false });
         Ok(true)
     }
 
@@ -128,7 +136,8 @@ async fn run(steps: Vec<Step>, total: i64) {
                 let order = shelf.order(&name, &key_name, *quantity, *units, *version);
                 let refused_by_total = *refused && *units == Units::Returned;
                 let order = OrderState { refused_by_total, ..order };
-                let applied = shelf.inventory.apply_orders(&shelf.keys, 0, std::slice::from_ref(&order)).await;
+                let applied =
+                    shelf.inventory.apply_orders(&shelf.keys, 0, std::slice::from_ref(&order)).await;
                 assert!(!matches!(applied.unwrap().1[..], [Applied::Kept | Applied::Dropped]));
                 model.apply((*user, *key), &order);
             }
@@ -164,7 +173,10 @@ async fn reserve(shelf: &Shelf, model: &mut Model, wishes: &[(usize, usize, u32)
             Ok(true) => assert!(matches!(decision, Decision::Granted { .. }), "{decision:?}"),
             Ok(false) => {
                 let settled = model.holds[&(*user, *key)].settled;
-                assert!(matches!(decision, Decision::Known { settled: s, .. } if s == settled), "{decision:?}");
+                assert!(
+                    matches!(decision, Decision::Known { settled: s, .. } if s == settled),
+                    "{decision:?}"
+                );
             }
             Err(refusal) => assert_eq!(decision, refused(refusal)),
         }

@@ -1,8 +1,8 @@
 //! `reserve.lua`: who gets a unit.
 
+use chrono::DateTime;
 use common::api::inventory::AdminHold;
 use common::messages::order::Units;
-use chrono::DateTime;
 use futures_util::future::join_all;
 use stock_service::stock::{Applied, Decision, Refusal, Shut};
 
@@ -24,7 +24,11 @@ async fn the_same_key_a_hundred_times_at_once_is_one_hold() {
     let shelf = Shelf::open(100, 5).await;
     let decisions = join_all((0..100).map(|_| shelf.reserve("u", "same", 2))).await;
     assert_eq!(decisions.iter().filter(|decision| granted(**decision)).count(), 1);
-    assert!(decisions.iter().all(|d| matches!(d, Decision::Granted { .. } | Decision::Known { settled: false, .. })));
+    assert!(
+        decisions
+            .iter()
+            .all(|d| matches!(d, Decision::Granted { .. } | Decision::Known { settled: false, .. }))
+    );
     assert_eq!(shelf.books().await.available, 98);
 }
 

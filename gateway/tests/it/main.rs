@@ -1,0 +1,14 @@
+//! The gateway as clients see it, before stand-ins for the services behind it.
+
+mod access;
+mod admission;
+mod bad_input;
+mod catalogue;
+mod document;
+mod events;
+mod limits;
+mod orders;
+mod place_order;
+mod support;
+mod tokens;
+mod wechat;

@@ -1,0 +1,95 @@
+//! Unpaid orders end once, whoever else wants them at the same moment.
+
+use common::api::OrderStatus;
+use common::ids::OrderId;
+use common::messages::order::{CANCELLED_V1, EXPIRED_V1, PAID_V1};
+use order_service::transitions::transition;
+use testkit::eventually;
+
+use crate::support::{Instance, Wanted, World, reserved};
+
+const TRANSITIONS_TWICE: &str = "SELECT count(*) FROM (SELECT order_id FROM order_transitions
+    WHERE units = 'returned' GROUP BY order_id HAVING count(*) > 1) AS twice";
+
+async fn pay(instance: &Instance, order: OrderId) -> bool {
+    let paid = instance.db.transaction(move |conn| {
+        Box::pin(async move { transition(conn, &[order], OrderStatus::Paid, None).await })
+    });
+    !paid.await.expect("the database works").is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unpaid_orders_expire_once_and_paid_ones_do_not() {
+    let world = World::start("expiry").await;
+    let item = world.item(Wanted { total: 60, ..Wanted::default() }).await;
+    let heard = world.listen();
+    let overrides = [("EXPIRY__INTERVAL_MS", "10"), ("EXPIRY__BATCH_MAX", "7")];
+    let first = world.instance_with(&overrides).await;
+    let _second = world.instance_with(&overrides).await;
+
+    let events: Vec<_> = (0..60).map(|n| reserved(item, &format!("u{n}"), "key")).collect();
+    world.reserve(item, &events).await;
+    let paid = events[0].data.order_id;
+    first.order_becomes(paid, "u0", OrderStatus::PendingPayment).await;
+    assert!(pay(&first, paid).await);
+    world.number_becomes("SELECT count(*) FROM orders", 60).await;
+    world.execute("UPDATE orders SET expires_at = now() - interval '1 second'").await;
+
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 59).await;
+    assert_eq!(world.number("SELECT taken FROM items").await, 1);
+    assert_eq!(world.number(TRANSITIONS_TWICE).await, 0);
+    eventually("all is told", async || (heard.all().len() == 120).then_some(())).await;
+    assert_eq!(heard.all().iter().filter(|(kind, ..)| *kind == EXPIRED_V1).count(), 59);
+    assert!(heard.about(paid).contains(&PAID_V1));
+    let order = first.order_becomes(paid, "u0", OrderStatus::Paid).await;
+    assert_eq!(order.version, 2);
+}
+
+/// Each order is wanted by its owner, by a payment and by two expiries in the same moment: one gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_pay_and_expire_race_and_one_wins() {
+    const ORDERS: usize = 60;
+    let world = World::start("race").await;
+    let item = world.item(Wanted { total: 100, window_s: 1, ..Wanted::default() }).await;
+    let heard = world.listen();
+    let overrides = [("EXPIRY__INTERVAL_MS", "5"), ("EXPIRY__BATCH_MAX", "3")];
+    let first = world.instance_with(&overrides).await;
+    let _second = world.instance_with(&overrides).await;
+
+    let events: Vec<_> = (0..ORDERS).map(|n| reserved(item, &format!("u{n}"), "key")).collect();
+    world.reserve(item, &events).await;
+    world.number_becomes("SELECT count(*) FROM orders", 60).await;
+    // Until shortly before their time is over, by the clock that counts.
+    let due = "SELECT (bool_or(expires_at <= now() + interval '30 ms'))::int FROM orders";
+    world.number_becomes(due, 1).await;
+
+    let racing = events.iter().enumerate().map(|(n, event)| {
+        let (order, user, first) = (event.data.order_id, format!("u{n}"), &first);
+        async move {
+            let path = format!("/orders/{order}/cancel");
+            let (cancelled, paid) = tokio::join!(first.post(&path, &user), pay(first, order));
+            (cancelled.0, paid)
+        }
+    });
+    let outcomes = futures_util::future::join_all(racing).await;
+
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'pending_payment'", 0).await;
+    let count =
+        async |status| world.number(&format!("SELECT count(*) FROM orders WHERE status = '{status}'")).await;
+    let (cancelled, paid, expired) = (count("cancelled").await, count("paid").await, count("expired").await);
+    assert_eq!(cancelled + paid + expired, 60);
+    let of = |wanted: fn(&(u16, bool)) -> bool| {
+        i64::try_from(outcomes.iter().filter(|one| wanted(one)).count()).unwrap()
+    };
+    assert_eq!(of(|(status, _)| *status == 200), cancelled);
+    assert_eq!(of(|(_, paid)| *paid), paid);
+    assert!(outcomes.iter().all(|(status, _)| [200, 409].contains(status)), "{outcomes:?}");
+    assert_eq!(world.number("SELECT taken FROM items").await, paid);
+    assert_eq!(world.number(TRANSITIONS_TWICE).await, 0);
+    assert_eq!(world.number("SELECT count(*) FROM orders WHERE version <> 2").await, 0);
+
+    eventually("each end is told once", async || (heard.all().len() == 2 * ORDERS).then_some(())).await;
+    let ends =
+        heard.all().into_iter().filter(|(kind, ..)| [CANCELLED_V1, EXPIRED_V1, PAID_V1].contains(kind));
+    assert_eq!(ends.count(), ORDERS);
+}

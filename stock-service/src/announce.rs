@@ -1,0 +1,140 @@
+//! What this service says: `stock.reserved.v1` and `stock.fence.v1`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::DateTime;
+use common::amqp::{Outgoing, PublishError, Publisher};
+use common::ids::{EventId, ItemId, OrderId, Quantity, UserId};
+use common::messages::stock::{FENCE_V1, FenceV1, RESERVED_V1, ReservedV1};
+use common::messages::{Envelope, Event};
+use common::topology::{Exchange, Queue, stock_routing_key};
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::stock::{Hold, Offer};
+
+const PRODUCER: &str = "stock-service";
+
+/// One reservation to be announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The order to be.
+    pub order_id: OrderId,
+    /// Who bought.
+    pub user_id: UserId,
+    /// How many units.
+    pub quantity: Quantity,
+    /// When, in ms of Redis' clock.
+    pub reserved_ms: i64,
+}
+
+impl Grant {
+    /// The reservation that a hold stands for.
+    pub fn of(order_id: OrderId, hold: Hold) -> Self {
+        Self { order_id, user_id: hold.user_id, quantity: hold.quantity, reserved_ms: hold.reserved_ms }
+    }
+}
+
+/// Publishes, confirmed. Cheap to clone.
+#[derive(Clone)]
+pub struct Announcer {
+    publisher: Publisher,
+    timeout: Duration,
+}
+
+impl Announcer {
+    /// Through `publisher`; a confirm that takes longer than `timeout_ms` counts as missing.
+    pub fn new(publisher: Publisher, timeout_ms: u64) -> Self {
+        Self { publisher, timeout: Duration::from_millis(timeout_ms) }
+    }
+
+    /// Whether a publish would be tried now.
+    pub fn is_ready(&self) -> bool {
+        self.publisher.is_ready()
+    }
+
+    /// The longest that a publish may be under way.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Announces reservations of one item in one message; the same order is in it once.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn reserved(
+        &self,
+        item_id: ItemId,
+        offer: &Offer,
+        now_ms: i64,
+        grants: Vec<Grant>,
+    ) -> Result<(), PublishError> {
+        let mut seen = HashSet::with_capacity(grants.len());
+        let grants = grants.into_iter().filter(|grant| seen.insert(grant.order_id));
+        let events = grants.map(|grant| Event {
+            // A reservation is announced as the same event however often.
+            event_id: EventId(grant.order_id.0),
+            data: ReservedV1 {
+                order_id: grant.order_id,
+                item_id,
+                sale_id: offer.sale_id,
+                user_id: grant.user_id,
+                quantity: grant.quantity,
+                unit_price_cents: offer.unit_price_cents,
+                currency: offer.currency.clone(),
+                epoch: offer.epoch,
+                reserved_at: DateTime::from_timestamp_millis(grant.reserved_ms).unwrap_or_default(),
+            },
+        });
+        self.publish(RESERVED_V1, item_id, now_ms, events.collect()).await
+    }
+
+    /// Sends a fence through the item's partition.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn fence(&self, fence: FenceV1, now_ms: i64) -> Result<(), PublishError> {
+        let item_id = fence.item_id;
+        let event = Event { event_id: EventId(fence.token), data: fence };
+        self.publish(FENCE_V1, item_id, now_ms, vec![event]).await
+    }
+
+    /// Whether the work queue of an item's partition has nothing in it that nobody has taken yet. A queue that does
+    /// not exist is empty.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn partition_is_empty(&self, item: ItemId) -> Result<bool, PublishError> {
+        let queue = Queue::reservations(item.partition());
+        let length = self.publisher.queue_length(&queue.name, Instant::now() + self.timeout).await?;
+        Ok(length.unwrap_or(0) == 0)
+    }
+
+    async fn publish<E: Serialize>(
+        &self,
+        kind: &str,
+        item: ItemId,
+        now_ms: i64,
+        events: Vec<Event<E>>,
+    ) -> Result<(), PublishError> {
+        let id = Uuid::now_v7();
+        let occurred_at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
+        let producer = PRODUCER.to_owned();
+        let envelope = Envelope { id, kind: kind.to_owned(), occurred_at, producer, events };
+        // Nothing in these types can fail to become JSON.
+        let body = serde_json::to_vec(&envelope).map_err(|error| {
+            tracing::error!(%error, kind, "an event cannot be written as JSON");
+            PublishError::NotReady
+        })?;
+        let outgoing = Outgoing {
+            exchange: Exchange::Stock.name(),
+            routing_key: stock_routing_key(kind, item),
+            message_id: id,
+            kind: kind.to_owned(),
+            body,
+        };
+        self.publisher.publish(outgoing, Instant::now() + self.timeout).await
+    }
+}

@@ -1,0 +1,257 @@
+//! One attempt to load one item.
+
+use std::time::Duration;
+
+use common::amqp::PublishError;
+use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
+use common::messages::stock::FenceV1;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::announce::{Announcer, Grant};
+use crate::inventory::{Begun, Committed, Inventory, Owner, StoreError};
+use crate::items::{Item, Items};
+use crate::keys::{Purpose, lock};
+use crate::orders::{Orders, OrdersError, StockAnswer};
+use crate::settings::{CatalogueSettings, RetireSettings};
+use crate::stock::{ORDERS_PER_CALL_MAX, Offer, OrderState, REQUESTS_PER_CALL_MAX};
+
+/// How long a lock outlives a loader that died.
+const LOCK_TIME: Duration = Duration::from_secs(6);
+/// How often it is renewed.
+const LOCK_RENEWAL: Duration = Duration::from_secs(2);
+/// What a reply may be late beside the time-outs, before its reservation is published.
+const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// The gate is open, by us.
+    Opened,
+    /// It was open already.
+    AlreadyOpen,
+    /// Another replica is at it.
+    Elsewhere,
+    /// order-service knows no such item.
+    Gone,
+    /// The sale is long over and at rest: it needs no keys.
+    Over,
+}
+
+/// Why an attempt failed. The next one begins from the beginning, with a new epoch.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Redis did not play along.
+    #[error("loading: Redis")]
+    Store(#[from] StoreError),
+    /// order-service did not.
+    #[error("loading: order-service")]
+    Orders(#[from] OrdersError),
+    /// The broker did not.
+    #[error("loading: RabbitMQ")]
+    Broker(#[from] PublishError),
+    /// A newer epoch was handed out: another loader is at it.
+    #[error("loading: superseded by another loader")]
+    Superseded,
+    /// Redis lost what was staged, or is another process now.
+    #[error("loading: what was staged is gone")]
+    Lost,
+    /// The lock ran out: another loader may be at it.
+    #[error("loading: the lock was lost")]
+    LockLost,
+}
+
+/// Loads items. Cheap to clone.
+#[derive(Clone)]
+pub struct Loader {
+    /// The inventory.
+    pub inventory: Inventory,
+    /// order-service.
+    pub orders: Orders,
+    /// The broker.
+    pub announcer: Announcer,
+    /// The items.
+    pub items: Items,
+    /// How long units that come back stay off offer.
+    pub catalogue: CatalogueSettings,
+    /// How long items that are over keep their keys.
+    pub retire: RetireSettings,
+    /// Longest time that an answer of the reserve script may take.
+    pub reply_timeout: Duration,
+    /// Who holds the locks.
+    pub owner: Owner,
+}
+
+impl Loader {
+    /// Opens the item's gate, unless somebody else does or did.
+    ///
+    /// # Errors
+    /// See [`LoadError`]; the gate stays closed.
+    pub async fn load(&self, item: &Item) -> Result<Loaded, LoadError> {
+        let lock = lock(item.id, Purpose::Load);
+        if !self.inventory.lock(&lock, self.owner, LOCK_TIME).await? {
+            return Ok(Loaded::Elsewhere);
+        }
+        let result = tokio::select! {
+            result = self.load_locked(item) => result,
+            error = self.keep_lock(&lock) => Err(error),
+        };
+        if let Err(error) = self.inventory.unlock(&lock, self.owner).await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a lock was not given back, it will run out"
+            );
+        }
+        result
+    }
+
+    /// Renews the lock for ever; ends only when it is lost.
+    async fn keep_lock(&self, lock: &str) -> LoadError {
+        loop {
+            sleep(LOCK_RENEWAL).await;
+            match self.inventory.lock(lock, self.owner, LOCK_TIME).await {
+                Ok(true) => {}
+                Ok(false) => return LoadError::LockLost,
+                Err(error) => return LoadError::Store(error),
+            }
+        }
+    }
+
+    async fn load_locked(&self, item: &Item) -> Result<Loaded, LoadError> {
+        if item.looked(&self.inventory.look(&item.keys).await?) {
+            return Ok(Loaded::AlreadyOpen);
+        }
+        let Some(definition) = self.orders.definition(item.id).await? else { return Ok(Loaded::Gone) };
+        if self.is_over(&definition) {
+            return Ok(Loaded::Over);
+        }
+        let Some(granted) = self.orders.grant_epoch(item.id).await? else { return Ok(Loaded::Gone) };
+        item.raise_epoch(granted.epoch);
+        let earlier = match self.inventory.begin_load(&item.keys, granted.epoch).await? {
+            Begun::Yes { earlier } => earlier,
+            Begun::AlreadyOpen => return Ok(Loaded::AlreadyOpen),
+            Begun::Superseded => return Err(LoadError::Superseded),
+        };
+        // Nothing is granted from here on. A brand-new item has no past to wait for.
+        let recovering = earlier || granted.epoch > 1;
+        let sealed_at = Instant::now();
+        if recovering {
+            self.announce_survivors(item, &definition, granted.epoch).await?;
+            sleep_until(sealed_at + self.reply_timeout + self.announcer.timeout() + STRAGGLER_SLACK).await;
+        }
+        self.send_fence(item, &granted).await?;
+        let stock = match self.orders.stock(item.id, &granted).await? {
+            StockAnswer::Stock(stock) => stock,
+            StockAnswer::Superseded => return Err(LoadError::Superseded),
+        };
+        self.fill(item, &granted, &stock, recovering).await?;
+        item.opened(granted.epoch);
+        self.catch_up(item).await;
+        Ok(Loaded::Opened)
+    }
+
+    /// The old epoch's reservations that no message may have carried to order-service.
+    async fn announce_survivors(
+        &self,
+        item: &Item,
+        definition: &ItemDefinition,
+        epoch: i64,
+    ) -> Result<(), LoadError> {
+        let offer = Offer {
+            epoch,
+            sale_id: definition.sale_id,
+            unit_price_cents: definition.unit_price_cents,
+            currency: definition.currency.clone(),
+        };
+        let mut seen = 0;
+        loop {
+            let (now_ms, page) = self.inventory.unsettled(&item.keys, 0, seen, REQUESTS_PER_CALL_MAX).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            seen += page.len();
+            let grants = page.into_iter().filter_map(|(id, hold)| Some(Grant::of(id, hold?)));
+            let grants: Vec<_> = grants.collect();
+            if !grants.is_empty() {
+                metrics::counter!("stock_republished_total").increment(grants.len() as u64);
+                self.announcer.reserved(item.id, &offer, now_ms, grants).await?;
+            }
+        }
+    }
+
+    async fn send_fence(&self, item: &Item, granted: &EpochGranted) -> Result<(), LoadError> {
+        let fence = FenceV1 { item_id: item.id, epoch: granted.epoch, token: granted.token };
+        let now_ms = self.inventory.redis_ms(Instant::now());
+        Ok(self.announcer.fence(fence, now_ms).await?)
+    }
+
+    async fn fill(
+        &self,
+        item: &Item,
+        granted: &EpochGranted,
+        stock: &ItemStock,
+        recovering: bool,
+    ) -> Result<(), LoadError> {
+        let orders: Vec<OrderState> = stock.orders.iter().map(OrderState::from).collect();
+        for chunk in orders.chunks(ORDERS_PER_CALL_MAX) {
+            if !self.inventory.stage_orders(&item.keys, granted.epoch, chunk).await? {
+                return Err(LoadError::Lost);
+            }
+        }
+        let lease_ms = if recovering { self.catalogue.script_lease_ms() } else { 0 };
+        let committed = self
+            .inventory
+            .commit_load(&item.keys, granted.epoch, orders.len(), lease_ms, &stock.item)
+            .await?;
+        match committed {
+            Committed::Opened { available, merged } => {
+                let epoch = granted.epoch;
+                tracing::info!(item.id = %item.id, epoch, orders = orders.len(), available, merged, "gate open");
+                Ok(())
+            }
+            Committed::NotReady => Err(LoadError::Lost),
+        }
+    }
+
+    /// What happened during the load. None of it is needed for the gate to be open, and what fails here is tried
+    /// again by the tasks that look after open items.
+    async fn catch_up(&self, item: &Item) {
+        if let Err(error) = self.inventory.list_items(&[item.id]).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not listed");
+        }
+        match self.orders.definition(item.id).await {
+            Ok(Some(definition)) => {
+                let lease_ms = self.catalogue.script_lease_ms();
+                if let Err(error) = self.inventory.update_item(&item.keys, lease_ms, &definition).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not updated");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not asked for")
+            }
+        }
+        if let Err(error) = self.apply_late(item).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "late orders were not applied");
+        }
+    }
+
+    /// Applies the orders that were kept during a load.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; those not applied are kept.
+    pub async fn apply_late(&self, item: &Item) -> Result<(), StoreError> {
+        let late = self.inventory.late_orders(&item.keys).await?;
+        if !late.is_empty() {
+            self.inventory.apply_orders(&item.keys, self.catalogue.script_lease_ms(), &late).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the item would be retired as soon as it is loaded. When an admin ended it is not known here; such an item
+    /// is loaded, and retired after its time.
+    fn is_over(&self, item: &ItemDefinition) -> bool {
+        let now_ms = self.inventory.redis_ms(Instant::now());
+        let keep_ms = i64::try_from(self.retire.keep_ms).unwrap_or(i64::MAX);
+        item.settled && now_ms >= item.ends_at.timestamp_millis().saturating_add(keep_ms)
+    }
+}

@@ -1,0 +1,138 @@
+//! The broker is away, loses messages, or keeps them for long.
+
+use std::sync::atomic::Ordering;
+
+use common::api::OrderStatus;
+use common::api::inventory::ReserveOutcome;
+use common::messages::order::Units;
+use common::topology::Queue;
+use lapin::options::QueueDeleteOptions;
+use lapin::{Connection, ConnectionProperties};
+
+use crate::support::app::{TestApp, order_id};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_nothing_is_reserved() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    app.vhost.block().await;
+    testkit::eventually("the outage is noticed", async || {
+        (app.reserve(item, "prober", "k", 1).await == ReserveOutcome::Unavailable).then_some(())
+    })
+    .await;
+    let before = app.books(item).await;
+    for n in 0..5 {
+        assert_eq!(app.reserve(item, &format!("u{n}"), "k", 1).await, ReserveOutcome::Unavailable);
+    }
+    assert_eq!(app.books(item).await, before, "Redis was touched");
+    app.vhost.unblock().await;
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    app.assert_quiet_and_equal(item).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_no_queue_took_is_unknown_and_announced_later() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    delete_queue(&app, &Queue::reservations(item.partition()).name).await;
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Unknown);
+    // The topology is declared again; the relay announces what stayed in `unsettled`.
+    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(()))
+        .await;
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    let books = app.assert_quiet_and_equal(item).await;
+    assert_eq!((books.available, books.held), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_order_whose_message_is_lost_is_announced_again() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    app.orders.switches.paused.store(true, Ordering::SeqCst);
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    app.vhost.wipe().await;
+    app.orders.switches.paused.store(false, Ordering::SeqCst);
+    testkit::eventually("the order exists", async || app.orders.has(order_id(item, "u", "k")).then_some(()))
+        .await;
+    app.assert_quiet_and_equal(item).await;
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_news_are_lost_settles_by_asking() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    app.orders.switches.silent.store(true, Ordering::SeqCst);
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    let books = app.assert_quiet_and_equal(item).await;
+    assert_eq!((books.available, books.held), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_an_unsettled_order_is_announced_again_before_it_is_accepted() {
+    let app = TestApp::start_with(&[("RELAY__AGE_MS", "600000"), ("RELAY__LOOKUP_AGE_MS", "600000")]).await;
+    let item = app.open_item(3, 1).await;
+    app.orders.switches.silent.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    }
+    testkit::eventually("both announcements came", async || {
+        (app.orders.switches.received.load(Ordering::SeqCst) == 2).then_some(())
+    })
+    .await;
+    let order = order_id(item, "u", "k");
+    app.orders.tell(order).await;
+    testkit::eventually("the order is settled", async || app.unsettled(item).await.is_empty().then_some(()))
+        .await;
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    assert_eq!(app.orders.switches.received.load(Ordering::SeqCst), 2, "settled: no need to announce it");
+}
+
+/// Redis and the source of truth disagree about the total: the order is rejected, its unit is not offered again.
+#[tokio::test(flavor = "multi_thread")]
+async fn units_that_the_source_of_truth_refuses_are_not_offered_again() {
+    let app = TestApp::start_with(&[("LOAD__SYNC_INTERVAL_MS", "600000")]).await;
+    let item = app.open_item(2, 1).await;
+    app.orders.change_item_silently(item, |definition| definition.total = 1);
+    assert_eq!(app.reserve(item, "a", "k", 1).await, ReserveOutcome::Accepted);
+    testkit::eventually("a is settled", async || app.unsettled(item).await.is_empty().then_some(())).await;
+    assert_eq!(app.reserve(item, "b", "k", 1).await, ReserveOutcome::Accepted);
+    testkit::eventually("b is settled", async || app.unsettled(item).await.is_empty().then_some(())).await;
+    let books = app.books(item).await;
+    assert_eq!((books.total, books.available, books.held), (2, 0, 1), "the unit of b was never there");
+    assert_eq!(app.reserve(item, "c", "k", 1).await, ReserveOutcome::SoldOut);
+    app.orders.tell_item(item).await;
+    testkit::eventually("the lower total is in force", async || {
+        Some(app.books(item).await).filter(|books| (books.total, books.available, books.held) == (1, 0, 1))
+    })
+    .await;
+    app.assert_quiet_and_equal(item).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_an_order_that_redis_never_had_are_adopted() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    app.assert_quiet_and_equal(item).await;
+    // Lose the hold by hand, as a failover to a lagging replica would.
+    let keys = stock_service::keys::ItemKeys::of(item);
+    let order = order_id(item, "u", "k");
+    let _: i64 = app.redis_command(&["HDEL", &keys.holds, &order.to_string()]).await;
+    let _: i64 = app.redis_command(&["HDEL", &keys.buyers, "u"]).await;
+    let _: i64 = app.redis_command(&["HINCRBY", &keys.item, "available", "1"]).await;
+    assert_eq!(app.books(item).await.available, 3);
+    app.orders.move_order(order, Units::Sold, OrderStatus::Paid).await;
+    testkit::eventually("the order is adopted", async || {
+        Some(app.books(item).await).filter(|books| (books.available, books.sold) == (2, 1))
+    })
+    .await;
+    app.assert_quiet_and_equal(item).await;
+}
+
+async fn delete_queue(app: &TestApp, queue: &str) {
+    let connection = Connection::connect(&app.vhost.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}
