@@ -120,11 +120,14 @@ impl Loader {
         if item.looked(&self.inventory.look(&item.keys).await?) {
             return Ok(Loaded::AlreadyOpen);
         }
-        let Some(definition) = self.orders.definition(item.id).await? else { return Ok(Loaded::Gone) };
-        if self.is_over(&definition) {
-            return Ok(Loaded::Over);
-        }
-        let Some(granted) = self.orders.grant_epoch(item.id).await? else { return Ok(Loaded::Gone) };
+        let definition = match self.orders.definition(item.id).await? {
+            Some(definition) if self.is_over(&definition) => return self.unlisted(item, Loaded::Over).await,
+            Some(definition) => definition,
+            None => return self.unlisted(item, Loaded::Gone).await,
+        };
+        let Some(granted) = self.orders.grant_epoch(item.id).await? else {
+            return self.unlisted(item, Loaded::Gone).await;
+        };
         item.raise_epoch(granted.epoch);
         let earlier = match self.inventory.begin_load(&item.keys, granted.epoch).await? {
             Begun::Yes { earlier } => earlier,
@@ -147,6 +150,12 @@ impl Loader {
         item.opened(granted.epoch);
         self.catch_up(item).await;
         Ok(Loaded::Opened)
+    }
+
+    /// Otherwise the list of items would bring it back at once.
+    async fn unlisted(&self, item: &Item, loaded: Loaded) -> Result<Loaded, LoadError> {
+        self.inventory.unlist_item(item.id).await?;
+        Ok(loaded)
     }
 
     /// The old epoch's reservations that no message may have carried to order-service.
