@@ -347,6 +347,9 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         // Unoptimised, logging in takes a good part of a second of a core.
         ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
         ("DATABASE__POOL_WAIT_MS", "20000"),
+        ("DATABASE__STATEMENT_TIMEOUT_MS", "20000"),
+        ("DATABASE__LOCK_TIMEOUT_MS", "20000"),
+        ("DATABASE__IDLE_IN_TRANSACTION_TIMEOUT_MS", "30000"),
         ("AMQP__URL", &amqp),
         ("PAYMENTS__SANDBOX_SECRET", SANDBOX_SECRET),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),
