@@ -25,6 +25,7 @@ use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::{CataloguePoller, SalesPoller};
+use crate::refusals::Refusals;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::token::Tokens;
@@ -140,6 +141,7 @@ fn state(
         orders,
         notify: upstream("notify-service", &settings.notify)?,
         wechat: Wechat::new(&settings.wechat, client.clone())?,
+        refusals: Refusals::default(),
         places: Places::new(&settings.waits),
         documents: Documents::new(served, &settings.http.public_url)?,
         timeout: settings.upstream.timeout(),

@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod order_status;
 pub mod places;
 pub mod poll;
+pub mod refusals;
 pub mod settings;
 pub mod state;
 pub mod token;

@@ -17,6 +17,7 @@ use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::SalesPoller;
+use crate::refusals::Refusals;
 use crate::settings::CidrList;
 use crate::token::Tokens;
 use crate::wechat::Wechat;
@@ -49,6 +50,8 @@ pub struct State {
     pub notify: Upstream,
     /// Logging in with WeChat, where it is set up.
     pub wechat: Option<Wechat>,
+    /// Counts what was refused.
+    pub refusals: Refusals,
     /// Places for what waits.
     pub places: Places,
     /// What describes the API.

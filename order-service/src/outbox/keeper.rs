@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::amqp::{PublishError, Publisher};
 use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Double, Int4, Nullable, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Int4, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use crate::db::{Db, DbError};
 
 /// How often the broker is asked whether it is still the one it was.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old messages are deleted and the outbox is counted, in checks.
+/// How often old messages are deleted, in checks.
 const CHECKS_PER_CLEANING: u32 = 30;
 /// Most time for an answer of the broker.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,22 +42,10 @@ DELETE FROM outbox
  WHERE id IN (SELECT id FROM outbox WHERE published_at < now() - make_interval(hours => $1)
                ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-const DEPTH: &str = "
-SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS seconds
-  FROM outbox WHERE published_at IS NULL";
-
 #[derive(QueryableByName)]
 struct Generation {
     #[diesel(sql_type = Nullable<SqlUuid>)]
     generation: Option<Uuid>,
-}
-
-#[derive(QueryableByName)]
-struct Depth {
-    #[diesel(sql_type = BigInt)]
-    rows: i64,
-    #[diesel(sql_type = Double)]
-    seconds: f64,
 }
 
 /// Looks after the outbox until stopped.
@@ -154,8 +142,5 @@ async fn clean(db: &Db, keep_hours: i32) -> Result<(), DbError> {
             break;
         }
     }
-    let depth: Depth = Kept(diesel::sql_query(DEPTH)).get_result(&mut conn).await?;
-    metrics::gauge!("outbox_depth").set(u32::try_from(depth.rows).unwrap_or(u32::MAX));
-    metrics::gauge!("outbox_oldest_seconds").set(depth.seconds);
     Ok(())
 }
