@@ -293,6 +293,34 @@ impl Settings {
 mod tests {
     use super::*;
 
+    const DEV: [(&str, &str); 3] =
+        [("PROFILE", "dev"), ("INTERNAL__TOKEN", "short"), ("PAYMENTS__SANDBOX_SECRET", "short")];
+
+    fn refusal(overrides: &[(&str, &str)]) -> String {
+        let environment = [&DEV, overrides].concat();
+        Settings::load_from(&environment).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_work_in_dev() {
+        let settings = Settings::load_from(&DEV).expect("valid settings");
+        assert_eq!((settings.http.port, settings.profile), (8082, Profile::Dev));
+    }
+
+    #[test]
+    fn weak_secrets_unknown_keys_and_impossible_values_are_named() {
+        for (key, value, named) in [
+            ("PROFILE", "production", "internal.token"),
+            ("HTTP__PROT", "1", "prot"),
+            ("DATABASE__POOL_SIZE", "0", "database.pool_size"),
+            ("EXPIRY__BATCH_MAX", "0", "expiry.batch_max"),
+            ("OUTBOX__KEEP_HOURS", "many", "keep_hours"),
+        ] {
+            let refusal = refusal(&[(key, value)]);
+            assert!(refusal.contains(named), "{key}={value}: {refusal}");
+        }
+    }
+
     const STRONG: &str = "q7Zp4Xw9Lk2Vt6Rn8Bc3Hs5Jd1Fg0MyA";
     const STORES: [(&str, &str); 3] =
         [("DATABASE__URL", "postgres://h/orders"), ("AMQP__URL", "amqp://h"), ("INTERNAL__TOKEN", STRONG)];
