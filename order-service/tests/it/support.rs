@@ -76,7 +76,10 @@ pub struct Instance {
 
 /// Events heard on `stock-service.orders`, in order of arrival.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<(&'static str, EventId, OrderV1)>>>);
+pub struct Heard(Arc<Mutex<Vec<Told>>>);
+
+/// The type, the id and the body of an event.
+pub type Told = (&'static str, EventId, OrderV1);
 
 #[derive(QueryableByName)]
 struct Number {
@@ -226,7 +229,7 @@ impl World {
 }
 
 impl Heard {
-    pub fn all(&self) -> Vec<(&'static str, EventId, OrderV1)> {
+    pub fn all(&self) -> Vec<Told> {
         self.0.lock().unwrap().clone()
     }
 
