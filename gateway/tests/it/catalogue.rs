@@ -202,10 +202,12 @@ async fn without_any_service_everything_has_an_honest_answer() {
     problem(gateway.order(&token, "k1").await, 503, "unavailable").await;
     let readiness = gateway.client.get(format!("http://{}/readyz", gateway.ops));
     assert_eq!(readiness.try_clone().expect("no body").send().await.expect("answered").status(), 503);
-    testkit::eventually("it is ready all the same", async || {
-        (readiness.try_clone()?.send().await.ok()?.status() == 200).then_some(())
+    let ready = testkit::eventually("it is ready all the same", async || {
+        let response = readiness.try_clone()?.send().await.ok()?;
+        if response.status() == 200 { response.json::<Value>().await.ok() } else { None }
     })
     .await;
+    assert_eq!(ready["checks"]["stock-service"], "gives no catalogue");
     assert_eq!(gateway.get("/healthz").send().await.expect("answered").status(), 200);
     for path in ["/readyz", "/metrics"] {
         problem(gateway.get(path).send().await.expect("answered"), 404, "not_found").await;
