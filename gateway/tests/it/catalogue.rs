@@ -67,7 +67,7 @@ async fn a_snapshot_refuses_no_longer_than_its_lease() {
             let mut item = catalogue_item(ItemState::SoldOut);
             item.granted = Some(IdFilter::of(&[]));
             let mut catalogue = catalogue(vec![item]);
-            catalogue.lease_ms = 1000;
+            catalogue.lease_ms = 3000;
             Reply::json(200, &catalogue)
         }
         _ => all(call, &ReserveOutcome::Accepted),
@@ -78,7 +78,7 @@ async fn a_snapshot_refuses_no_longer_than_its_lease() {
     assert_eq!(gateway.stock.asked(), 0);
 
     broken.store(true, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    tokio::time::sleep(Duration::from_millis(3300)).await;
     assert_eq!(gateway.order(&token, "k2").await.status(), 202, "units may have come back");
     assert_eq!(gateway.stock.asked(), 1);
 }
@@ -95,14 +95,14 @@ async fn an_unchanged_catalogue_goes_on_counting() {
             let mut item = catalogue_item(ItemState::SoldOut);
             item.granted = Some(IdFilter::of(&[]));
             let mut catalogue = catalogue(vec![item]);
-            catalogue.lease_ms = 1000;
+            catalogue.lease_ms = 3000;
             Reply::json(200, &catalogue).header("etag", "\"v1\"")
         }
         _ => all(call, &ReserveOutcome::Accepted),
     })
     .await;
     let token = gateway.token("u1", "customer").await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(4000)).await;
     problem(gateway.order(&token, "k1").await, 409, "sold_out").await;
     assert_eq!(gateway.stock.asked(), 0);
 }
