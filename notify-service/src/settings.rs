@@ -187,8 +187,10 @@ impl Settings {
     /// Names the first key that cannot be used.
     pub fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
-        if self.database.url.expose_secret().is_empty() {
-            return Err(SettingsError::invalid("database.url", "is not set"));
+        for (key, url) in [("database.url", &self.database.url), ("amqp.url", &self.amqp.url)] {
+            if url.expose_secret().is_empty() {
+                return Err(SettingsError::invalid(key, "is not set"));
+            }
         }
         if self.webhooks.allow_private && self.profile != Profile::Dev {
             return Err(SettingsError::invalid(

@@ -44,6 +44,15 @@ struct Due {
     again: usize,
 }
 
+/// One user to be read for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// From where on, and how much.
+    pub position: Position,
+    /// How often to look again should there be nothing.
+    again: usize,
+}
+
 struct Client {
     id: u64,
     /// The last event that was put into its buffer.
@@ -129,60 +138,56 @@ impl Hub {
         self.wake(behind, true);
     }
 
-    /// What to read now: for everybody who is due, from the client that is furthest behind and has room.
-    pub fn positions(&self) -> Vec<Position> {
+    /// What to read now: for everybody who is due, from the client that is furthest behind and has room. Whoever is
+    /// woken from now on is due again.
+    pub fn looks(&self) -> Vec<Look> {
         let now = Instant::now();
         let stall = Duration::from_millis(self.settings.stall_ms);
         let mut state = self.lock();
-        let users: Vec<UserId> =
-            state.due.iter().filter(|(_, due)| due.at <= now).map(|(user, _)| user.clone()).collect();
-        let mut positions = Vec::with_capacity(users.len());
-        for user in users {
-            let Some(clients) = state.users.get_mut(&user) else {
-                state.due.remove(&user);
-                continue;
-            };
+        let due: Vec<(UserId, Due)> = state.due.extract_if(|_, due| due.at <= now).collect();
+        let mut looks = Vec::with_capacity(due.len());
+        for (user_id, Due { again, .. }) in due {
+            let Some(clients) = state.users.get_mut(&user_id) else { continue };
             drop_stalled(clients, now, stall);
             let with_room = clients.iter().filter(|client| client.frames.capacity() > 0);
             match with_room.map(|client| (client.position, client.frames.capacity())).min() {
-                Some((after, room)) => positions.push(Position {
-                    user_id: user,
-                    after,
-                    limit: i32::try_from(room).unwrap_or(i32::MAX),
-                }),
-                None if clients.is_empty() => {
-                    state.users.remove(&user);
-                    state.due.remove(&user);
+                Some((after, room)) => {
+                    let limit = i32::try_from(room).unwrap_or(i32::MAX);
+                    looks.push(Look { position: Position { user_id, after, limit }, again });
                 }
-                None => state.put_off(&user, now + FULL_PAUSE),
+                None if clients.is_empty() => {
+                    state.users.remove(&user_id);
+                }
+                None => state.look_up(&user_id, Due { at: now + FULL_PAUSE, again }),
             }
         }
-        positions
+        looks
     }
 
-    /// Hands out what was read for `positions`, and decides who is looked up again.
-    pub fn deliver(&self, positions: &[Position], events: &[StoredEvent]) {
+    /// Hands out what was read for `looks`, and decides who is looked up again.
+    pub fn deliver(&self, looks: &[Look], events: &[StoredEvent]) {
         let now = Instant::now();
         let mut state = self.lock();
         let read: HashMap<&str, &[StoredEvent]> = events
             .chunk_by(|one, next| one.user_id == next.user_id)
             .filter_map(|own| Some((own.first()?.user_id.as_str(), own)))
             .collect();
-        for position in positions {
+        for Look { position, again } in looks {
+            let Some(clients) = state.users.get_mut(&position.user_id) else { continue };
             let own = read.get(position.user_id.as_str()).copied().unwrap_or_default();
-            let full = match state.users.get_mut(&position.user_id) {
-                Some(clients) => hand_out(clients, position.after, own),
-                None => false,
+            let behind = hand_out(clients, position.after, own);
+            let more = own.len() >= usize::try_from(position.limit).unwrap_or(usize::MAX);
+            let next = match again.checked_sub(1) {
+                _ if behind => Some(Due { at: now + FULL_PAUSE, again: *again }),
+                _ if more => Some(Due { at: now, again: *again }),
+                // Nothing yet: it may not be committed.
+                Some(left) if own.is_empty() => {
+                    Some(Due { at: now + LOOK_AGAIN[LOOK_AGAIN.len() - again], again: left })
+                }
+                Some(_) | None => None,
             };
-            let limit = usize::try_from(position.limit).unwrap_or(usize::MAX);
-            if full {
-                state.put_off(&position.user_id, now + FULL_PAUSE);
-            } else if own.len() >= limit {
-                state.put_off(&position.user_id, now);
-            } else if own.is_empty() {
-                state.look_again(&position.user_id, now);
-            } else {
-                state.due.remove(&position.user_id);
+            if let Some(next) = next {
+                state.look_up(&position.user_id, next);
             }
         }
     }
@@ -202,22 +207,6 @@ impl State {
             }
             None => {
                 self.due.insert(user.clone(), due);
-            }
-        }
-    }
-
-    fn put_off(&mut self, user: &UserId, at: Instant) {
-        if let Some(due) = self.due.get_mut(user) {
-            due.at = at;
-        }
-    }
-
-    fn look_again(&mut self, user: &UserId, now: Instant) {
-        let Some(due) = self.due.get_mut(user) else { return };
-        match due.again.checked_sub(1) {
-            Some(left) => *due = Due { at: now + LOOK_AGAIN[LOOK_AGAIN.len() - due.again], again: left },
-            None => {
-                self.due.remove(user);
             }
         }
     }
@@ -307,3 +296,6 @@ impl Drop for Place {
 fn as_f64(count: usize) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
-use crate::db::{Db, DbError, events};
+use crate::db::events::{self, Position};
+use crate::db::{Db, DbError};
 use crate::settings::SseSettings;
 
 /// Users read for by one query; with the buffers of their clients this bounds its result.
@@ -38,9 +39,10 @@ pub async fn read(db: Db, hub: Hub, settings: SseSettings, stop: CancellationTok
 }
 
 async fn read_due(db: &Db, hub: &Hub) -> Result<(), DbError> {
-    for positions in hub.positions().chunks(USERS_PER_READ) {
-        let read = events::after(&mut *db.get().await?, positions).await?;
-        hub.deliver(positions, &read);
+    for looks in hub.looks().chunks(USERS_PER_READ) {
+        let positions: Vec<Position> = looks.iter().map(|look| look.position.clone()).collect();
+        let read = events::after(&mut *db.get().await?, &positions).await?;
+        hub.deliver(looks, &read);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::db::{Db, DbError};
 use crate::settings::WebhookSettings;
 
 /// Least time between two turns, so that results are recorded together.
-const TURN_INTERVAL: Duration = Duration::from_millis(20);
+const TURN_INTERVAL: Duration = Duration::from_millis(10);
 /// Most results recorded by one statement.
 const RECORD_MAX: usize = 256;
 /// Pause after a failure of the database.

@@ -12,10 +12,10 @@ use crate::receiver::{Answer, Receiver};
 use crate::support::World;
 
 /// The program itself, killed with this value.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(world: &World) -> Self {
+    pub fn start(world: &World) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_notify-service"))
             .env("NOTIFY_SERVICE__PROFILE", "dev")
             .env("NOTIFY_SERVICE__HTTP__HOST", "127.0.0.1")
@@ -30,6 +30,16 @@ impl Process {
             .spawn()
             .unwrap();
         Self(child)
+    }
+
+    /// Time on the processor so far, in seconds.
+    pub fn cpu_s(&self) -> f64 {
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        // Fields 14 and 15, counted after the name, which may hold spaces.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+        ticks / TICKS_PER_SECOND
     }
 
     fn kill(&mut self) {

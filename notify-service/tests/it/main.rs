@@ -11,3 +11,4 @@ mod sse_client;
 mod storing;
 mod streams;
 mod support;
+mod throughput;

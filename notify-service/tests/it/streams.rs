@@ -42,8 +42,10 @@ async fn a_client_that_comes_back_hears_what_it_missed_also_after_a_restart_and_
 #[tokio::test(flavor = "multi_thread")]
 async fn every_replica_tells_its_own_clients() {
     let world = World::start().await;
-    let one = world.replica().await;
-    let two = world.replica().await;
+    let mut settings = world.settings();
+    settings.sse.sweep_ms = 60_000; // The wake-ups do it, not the sweep.
+    let one = world.replica_with(settings.clone()).await;
+    let two = world.replica_with(settings).await;
     let mut streams =
         [one.stream("ann", None).await, two.stream("ann", None).await, two.stream("bob", None).await];
     for _ in 0..20 {
@@ -264,7 +266,9 @@ fn told_max(id: i64) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_streams_and_the_process() {
     let world = World::start().await;
-    let replica = world.replica().await;
+    let mut settings = world.settings();
+    settings.drain.timeout_ms = 60_000; // The streams end by themselves, not because the time is up.
+    let replica = world.replica_with(settings).await;
     let mut streams = Vec::new();
     for user in ["ann", "bob", "eve"] {
         streams.push(replica.stream(user, None).await);
