@@ -153,7 +153,7 @@ fn state(
 
 fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks: &Tasks) {
     let interval = Duration::from_millis(settings.catalogue.poll_ms);
-    let check = health.check("stock-service");
+    let check = health.dependency("stock-service");
     let catalogue: Arc<Catalogue> = state.catalogue.clone();
     let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));

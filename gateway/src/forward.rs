@@ -20,6 +20,8 @@ const PUBLIC: &str = "/api/v1";
 const INTERNAL: &str = "/internal/v1";
 /// Longest problem document that is read, in bytes.
 const PROBLEM_MAX_BYTES: u64 = 64 * 1024;
+/// Longest body that is collected before it is sent on, in bytes; a page of orders has some 40 KiB.
+const SHORT_MAX_BYTES: u64 = 256 * 1024;
 /// Longest parameter of a path that is not an id, such as the name of a payment provider.
 const SLUG_LENGTH_MAX: usize = 32;
 /// Headers of a request that are passed on, besides its type.
@@ -103,7 +105,35 @@ impl Call {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             return Err(self.bad_answer(service, "503 without a problem document".to_owned()));
         }
-        Ok(whole(status, response))
+        self.pass_whole_back(service, status, response).await
+    }
+
+    /// The answer with its body: a short one at once, so that it goes out with its head or not at all; a long one,
+    /// such as an export, as it comes.
+    async fn pass_whole_back(&self, service: Service, status: StatusCode, response: Response) -> Answer {
+        let mut answer = HttpResponse::build(status);
+        let headers = response.headers();
+        for name in [CONTENT_TYPE].iter().chain(&PASSED_BACK) {
+            let value = headers.get(name.as_str()).map(|value| HeaderValue::from_bytes(value.as_bytes()));
+            if let Some(Ok(value)) = value {
+                answer.insert_header((name.clone(), value));
+            }
+        }
+        let location = headers.get("location").and_then(|value| value.to_str().ok());
+        if let Some(location) = location.and_then(|location| location.strip_prefix(INTERNAL)) {
+            answer.insert_header((LOCATION, format!("{PUBLIC}{location}")));
+        }
+        let length = response.content_length();
+        if status == StatusCode::NO_CONTENT || length == Some(0) {
+            return Ok(answer.finish());
+        }
+        if length.is_none_or(|length| length > SHORT_MAX_BYTES) {
+            return Ok(answer.streaming(response.bytes_stream()));
+        }
+        match response.bytes().await {
+            Ok(body) => Ok(answer.body(body)),
+            Err(error) => Err(self.bad_answer(service, format!("broken off: {}", error.without_url()))),
+        }
     }
 
     /// A problem of a service, written anew: in the client's language, with all headers.
@@ -173,27 +203,5 @@ impl Call {
             return Err(Code::NotFound.into());
         }
         Ok(text)
-    }
-}
-
-/// The answer with its body, passed on as it comes: an export may be long.
-fn whole(status: StatusCode, response: Response) -> HttpResponse {
-    let mut answer = HttpResponse::build(status);
-    let headers = response.headers();
-    for name in [CONTENT_TYPE].iter().chain(&PASSED_BACK) {
-        let value = headers.get(name.as_str()).map(|value| HeaderValue::from_bytes(value.as_bytes()));
-        if let Some(Ok(value)) = value {
-            answer.insert_header((name.clone(), value));
-        }
-    }
-    let location = headers.get("location").and_then(|value| value.to_str().ok());
-    if let Some(location) = location.and_then(|location| location.strip_prefix(INTERNAL)) {
-        answer.insert_header((LOCATION, format!("{PUBLIC}{location}")));
-    }
-    match response.content_length() {
-        Some(0) => answer.finish(),
-        Some(length) => answer.no_chunking(length).streaming(response.bytes_stream()),
-        None if status == StatusCode::NO_CONTENT => answer.finish(),
-        None => answer.streaming(response.bytes_stream()),
     }
 }

@@ -87,13 +87,15 @@ fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
     let command = endpoint.method != actix_web::http::Method::GET;
     let order = endpoint.class == Class::Order;
     let named = endpoint.path.contains('{');
-    let refusals: [(bool, u16, &str); 10] = [
+    let sandbox = endpoint.path.starts_with("/sandbox/");
+    let refusals: [(bool, u16, &str); 11] = [
         (true, 400, "`invalid_request`: `field` names what to change."),
         (has_token, 401, "`unauthenticated`: no token, or none that counts."),
+        (endpoint.class == Class::Callback, 401, "`unauthenticated`: not signed by the provider."),
         (endpoint.access == Access::Admin || endpoint.class == Class::Auth, 403, "`forbidden`"),
         (named, 404, "`not_found`"),
         (order, 409, "`not_started` (with `starts_at`), `ended`, `paused`, `sold_out`, `limit_exceeded`"),
-        (command && has_token && !order, 409, "`invalid_transition`"),
+        (command && (has_token || sandbox) && !order, 409, "`invalid_transition`"),
         (true, 413, "`too_large`: more than 16 KiB."),
         (endpoint.expect == Expect::Json, 415, "`unsupported_media_type`"),
         (order, 422, "`idempotency_mismatch`: the same key with another body."),

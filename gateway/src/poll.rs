@@ -67,7 +67,7 @@ pub struct CataloguePoller {
 }
 
 impl CataloguePoller {
-    /// Asks `stock` every `interval`; `health` becomes ready with the first answer, or after five seconds.
+    /// Asks `stock` every `interval`; the dependency `health` is ready with the first answer, or after five seconds.
     pub fn new(stock: Upstream, catalogue: Arc<Catalogue>, interval: Duration, health: HealthCheck) -> Self {
         Self { document: Document::new(stock, "/internal/v1/catalogue"), catalogue, interval, health }
     }
@@ -78,7 +78,7 @@ impl CataloguePoller {
     /// Never: failures are shown and tried again.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let ready_anyway = Instant::now() + READY_ANYWAY_AFTER;
-        let mut away = false;
+        let (mut away, mut opened) = (false, false);
         loop {
             let asked_at = Instant::now();
             match self.step(asked_at).await {
@@ -92,9 +92,11 @@ impl CataloguePoller {
                     if !std::mem::replace(&mut away, true) {
                         tracing::warn!(error = format!("{error:#}"), "no catalogue from stock-service");
                     }
-                    if asked_at >= ready_anyway {
+                    if asked_at >= ready_anyway && !std::mem::replace(&mut opened, true) {
+                        // Once is enough: from then on this is shown, and takes nobody out of service.
                         self.health.ready();
                     }
+                    self.health.not_ready("gives no catalogue");
                 }
             }
             let age =

@@ -23,6 +23,8 @@ use crate::places::StreamPlace;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a comment is sent between events: a client that has gone is only noticed by writing to it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Longest life of a stream; the client resumes it.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long clients are told to wait before they come back after a stop, in milliseconds: not all at once.
 const RECONNECT_MS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Longest Last-Event-ID, in bytes; they are numbers.
@@ -31,7 +33,7 @@ const EVENT_ID_LENGTH_MAX: usize = 20;
 /// Changes of one's own orders as they happen, as server-sent events.
 ///
 /// `event: order`, `data:` the order, `id:` the user's own sequence number. After a break, Last-Event-ID resumes
-/// without a gap. The stream ends with the token.
+/// without a gap. The stream ends with the token, or after a day.
 #[utoipa::path(get, path = "/api/v1/events", tag = "orders",
     params(("Last-Event-ID" = Option<String>, Header, description = "Resume after this event."),
         ("last_event_id" = Option<String>, Query, description = "The same, for clients that cannot set headers."),
@@ -89,9 +91,9 @@ fn last_event_id(call: &Call) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// How long a token still counts.
+/// How long a token still counts, a day at most: it may end anywhere in time.
 fn lifetime(expires_at_s: u64) -> Duration {
-    Duration::from_secs(expires_at_s.saturating_sub(jsonwebtoken::get_current_timestamp()))
+    Duration::from_secs(expires_at_s.saturating_sub(jsonwebtoken::get_current_timestamp())).min(LIFETIME_MAX)
 }
 
 /// One open stream.

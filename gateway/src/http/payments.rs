@@ -12,7 +12,7 @@ use crate::forward::Service;
     params(("provider" = String, Path, description = "`sandbox`"),
         ("Sandbox-Signature" = String, Header, description = "`t=<unix>,v1=<hex HMAC-SHA256 of \"t.body\">`")),
     request_body(content = String, content_type = "application/json"),
-    responses((status = 204, description = "Noted."), (status = 401, description = "Not signed by the provider.")))]
+    responses((status = 204, description = "Noted.")))]
 pub async fn callback(call: Call) -> Answer {
     call.forward(Service::Orders).await
 }
@@ -30,7 +30,8 @@ pub async fn sandbox_page(call: Call) -> Answer {
     params(("payment_id" = PaymentId, Path)),
     request_body(content = String, content_type = "application/json",
         description = "`{\"outcome\": \"success\"}` or `{\"outcome\": \"failure\"}`, or the same as a form."),
-    responses((status = 200, description = "The provider has sent its callback.")))]
+    responses((status = 200, description = "The provider has sent its callback.",
+        content((serde_json::Value = "application/json"), (String = "text/html")))))]
 pub async fn sandbox_pay(call: Call) -> Answer {
     call.forward(Service::Orders).await
 }

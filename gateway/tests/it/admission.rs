@@ -6,9 +6,12 @@ use futures_util::future::join_all;
 
 use crate::support::*;
 
+/// Test machines stall: nobody shall run out of time there.
+const PATIENT: (&str, &str) = ("UPSTREAM__TIMEOUT_MS", "25000");
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_travels_together() {
-    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "2")], |call| match call.path.as_str() {
+    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "2"), PATIENT], |call| match call.path.as_str() {
         "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
         _ => {
             let batch: ReserveBatch = serde_json::from_slice(&call.body).expect("a batch");
@@ -37,7 +40,7 @@ async fn what_waits_travels_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_wait_for_the_confirmation_of_a_neighbour() {
-    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "1")], |call| match call.path.as_str() {
+    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "1"), PATIENT], |call| match call.path.as_str() {
         "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
         _ => {
             let batch: ReserveBatch = serde_json::from_slice(&call.body).expect("a batch");
@@ -93,8 +96,8 @@ async fn a_full_queue_says_so_at_once() {
             others.push(body["code"].as_str().expect("a code").to_owned());
         }
     }
-    // One in flight, two or three waiting (one may be in the dispatcher's hands), all others refused.
-    assert!((6..=7).contains(&busy), "{busy} {others:?}");
+    // Two waiting, and none, one or two that the dispatcher had taken before; all others were refused.
+    assert!((6..=8).contains(&busy), "{busy} {others:?}");
     // What was in flight is unknown; what never left the queue had no effect.
     assert!(others.iter().any(|code| code == "outcome_unknown"), "{others:?}");
     assert!(others.iter().all(|code| code == "outcome_unknown" || code == "unavailable"), "{others:?}");

@@ -159,6 +159,13 @@ async fn commands_are_passed_on_and_wait_for_the_queue() {
     assert_eq!(paying.json::<Value>().await.expect("JSON")["checkout_url"], "http://x/y");
     problem(cancel().await, 409, "invalid_transition").await;
 
+    // An answer that breaks off is none.
+    gateway.orders.answer(|_| {
+        let reply = Reply::new(200).header("content-type", "application/json").part(0, "{\"id\":");
+        reply.header("content-length", "500")
+    });
+    problem(cancel().await, 503, "outcome_unknown").await;
+
     // Whatever a service does wrong, nobody is told that nothing happened.
     for status in [500, 502, 504, 301] {
         gateway.orders.answer(move |_| Reply::new(status));

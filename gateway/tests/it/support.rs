@@ -108,6 +108,7 @@ impl Fake {
             ))
         })
         .workers(1)
+        .tcp_nodelay(true)
         .disable_signals()
         .bind(("127.0.0.1", 0))
         .expect("a free port");
@@ -155,7 +156,10 @@ fn respond(
     let mut response =
         HttpResponse::build(actix_web::http::StatusCode::from_u16(reply.status).expect("status"));
     for (name, value) in reply.headers {
-        response.insert_header((name, value));
+        match name {
+            "content-length" => response.no_chunking(value.parse().expect("a length")),
+            _ => response.insert_header((name, value)),
+        };
     }
     let parts = stream::iter(reply.parts).then(|(after_ms, bytes)| async move {
         tokio::time::sleep(Duration::from_millis(after_ms)).await;

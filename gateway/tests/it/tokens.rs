@@ -178,6 +178,9 @@ async fn no_token_but_a_whole_and_valid_one_counts_and_all_others_look_alike() {
     assert_eq!(orders(&format!("bearer {good}")).await.status(), 404, "let through");
     let just_expired = with("exp", json!(now().timestamp() - 30));
     assert_eq!(orders(&format!("Bearer {just_expired}")).await.status(), 404, "within the leeway");
+    let for_ever = with("exp", json!(u64::MAX));
+    let stream = gateway.get("/api/v1/events").bearer_auth(&for_ever).send().await.expect("answered");
+    assert_eq!(stream.status(), 404, "let through, and no clock overflows");
     let asked = gateway.orders.asked();
 
     let none = orders("").await;
