@@ -83,11 +83,11 @@ impl<R, A> Clone for Batcher<R, A> {
 
 impl<R: Send + 'static, A: Send + 'static> Batcher<R, A> {
     /// Starts the dispatcher as one of `tasks`; when these stop, it refuses what is new, flushes what is queued and
-    /// waits for the flushes in flight.
+    /// waits for the flushes in flight. It ends, too, when the last handle is dropped.
     ///
-    /// `flush` gets 1 to `batch_max` requests in the order of their arrival, at least one of them within its
-    /// deadline a moment ago. It must end by itself: every wait in it has a deadline. If it panics, the callers it
-    /// has not answered get [`BatchError::Lost`] and the batcher goes on.
+    /// `flush` gets 1 to `batch_max` requests in the order of their arrival, none past its deadline; flights in the
+    /// air together have no order among themselves. It must end by itself: every wait in it has a deadline. If it
+    /// panics, the callers it has not answered get [`BatchError::Lost`] and the batcher goes on.
     pub fn start<F, Fut>(settings: BatcherSettings, tasks: &Tasks, flush: F) -> Self
     where
         F: Fn(Vec<Pending<R, A>>) -> Fut + Send + Sync + 'static,
@@ -96,7 +96,7 @@ impl<R: Send + 'static, A: Send + 'static> Batcher<R, A> {
         let (entries, receiver) = mpsc::channel(settings.queue_max);
         let metrics = Metrics::new(settings.name);
         let dispatcher = Dispatcher::new(settings, receiver, metrics.clone());
-        tasks.spawn(settings.name, dispatcher.run(tasks.stop_token(), flush));
+        tasks.spawn_finite(settings.name, dispatcher.run(tasks.stop_token(), flush));
         Self { entries, metrics }
     }
 

@@ -15,8 +15,10 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, Error, HttpServer};
 use anyhow::Context as _;
 use metrics::Histogram;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Status;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::health::Health;
@@ -150,29 +152,35 @@ async fn observe(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let method = request.method().clone();
-    let span = tracing::info_span!(
-        "request",
-        http.method = %method,
-        http.path = request.path(),
-        trace_id = tracing::field::Empty,
-        otel.name = tracing::field::Empty,
-        otel.kind = "server",
-        http.status = tracing::field::Empty,
-    );
-    if let Some(traceparent) = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok())
-    {
-        // Fails only where tracing is off.
-        let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
-    }
-    if let Some(trace_id) = telemetry::trace_id(&span) {
-        span.record("trace_id", trace_id);
-    }
+    let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
+    let span = span(&method, request.path(), traceparent);
 
     let response = next.call(request).instrument(span.clone()).await?;
 
     let route = response.request().match_pattern();
-    span.record("http.status", response.status().as_u16());
-    span.record("otel.name", format!("{method} {}", route.as_deref().unwrap_or("none")));
+    telemetry::with_trace(&span, |trace| {
+        // Only now is the route known; a field `otel.name` would count only until the span is first used.
+        trace.update_name(format!("{method} {}", route.as_deref().unwrap_or("none")));
+        trace
+            .set_attribute(KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())));
+        if response.status().is_server_error() {
+            trace.set_status(Status::error("server error"));
+        }
+    });
     times.record(route, &method, response.status(), began.elapsed());
     Ok(response)
+}
+
+/// The span of a request. Fields are all given here where possible: adding one later costs a microsecond in JSON logs.
+fn span(method: &Method, path: &str, traceparent: Option<&str>) -> Span {
+    let (method, kind) = (method.as_str(), "server");
+    let span = tracing::info_span!("request", method, path, trace_id = field::Empty, otel.kind = kind);
+    if let Some(traceparent) = traceparent {
+        // Fails only where tracing is off.
+        let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
+    }
+    telemetry::with_trace(&span, |trace| {
+        span.record("trace_id", field::display(trace.span_context().trace_id()));
+    });
+    span
 }

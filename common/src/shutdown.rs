@@ -96,18 +96,24 @@ impl Tasks {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (shared, stop) = (self.shared.clone(), self.stop_token());
+        let stop = self.stop_token();
+        self.spawn_finite(name, async move {
+            task.await?;
+            anyhow::ensure!(stop.is_cancelled(), "ended by itself");
+            Ok(())
+        });
+    }
+
+    /// Runs `task`, which may end whenever its work is done; if it fails or panics, the process stops.
+    pub fn spawn_finite<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
         lock(&shared.running).push(name);
         self.stage().tracker.spawn(async move {
-            let result = match AssertUnwindSafe(task).catch_unwind().await {
-                Ok(result) => result,
-                Err(_) => Err(anyhow::anyhow!("panicked")),
-            };
-            let result = match result {
-                Ok(()) if !stop.is_cancelled() => Err(anyhow::anyhow!("ended by itself")),
-                result => result,
-            };
-            if let Err(error) = result {
+            let result = AssertUnwindSafe(task).catch_unwind().await;
+            if let Err(error) = result.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))) {
                 let error = error.context(format!("task {name}"));
                 tracing::error!(error = format!("{error:#}"), "a background task failed, stopping");
                 lock(&shared.failure).get_or_insert(error);

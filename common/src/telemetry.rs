@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::TextMapPropagator as _;
-use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::trace::{SpanRef, TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -33,8 +33,9 @@ const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
 /// Bounds of histograms of counts, such as batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// Put before the configured filter: this module of lapin logs whole messages, users' data included.
-const ALWAYS_OFF: &str = "lapin::returned_messages=off";
+/// Put before the configured filter: lapin logs returned messages as a whole, users' data included, and calls every
+/// lost connection an error (what matters of it is logged by [`crate::amqp`]); actix tells about each worker.
+const QUIET: &str = "lapin=off,actix_server=warn";
 
 /// Running telemetry of the process.
 pub struct Telemetry {
@@ -118,9 +119,14 @@ pub fn remote_context(traceparent: &str) -> opentelemetry::Context {
 
 /// The trace id that `span` belongs to, for logs; `None` without tracing.
 pub fn trace_id(span: &tracing::Span) -> Option<String> {
+    with_trace(span, |trace| trace.span_context().trace_id().to_string())
+}
+
+/// Does something with what is exported of `span`; nothing without tracing.
+pub(crate) fn with_trace<T>(span: &tracing::Span, with: impl FnOnce(SpanRef<'_>) -> T) -> Option<T> {
     let context = span.context();
-    let context = context.span().span_context().clone();
-    context.is_valid().then(|| context.trace_id().to_string())
+    let trace = context.span();
+    trace.span_context().is_valid().then(|| with(trace))
 }
 
 fn logs(
@@ -128,7 +134,7 @@ fn logs(
     settings: &TelemetrySettings,
     traces: Option<&SdkTracerProvider>,
 ) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{ALWAYS_OFF},{}", settings.log))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.log))?;
     let lines = match settings.format {
         LogFormat::Json => tracing_subscriber::fmt::layer::<Registry>()
             .json()

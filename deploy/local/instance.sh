@@ -119,6 +119,16 @@ service_urls() {
     echo "${urls#,}"
 }
 
+gateway_ops_urls() {
+    local name urls=''
+    for name in $(service_names); do
+        if [[ $(service_of "$name") == gateway ]]; then
+            urls+=",http://127.0.0.1:${PORT[$name-ops]}"
+        fi
+    done
+    echo "${urls#,}"
+}
+
 # The user is named because redis-cli takes a missing one for an empty one.
 redis_url() { echo "redis://default:${SECRET[redis]}@127.0.0.1:${PORT[redis]}/"; }
 amqp_url() { echo "amqp://stampede:${SECRET[rabbitmq]}@127.0.0.1:${PORT[rabbitmq]}/%2f"; }
@@ -136,6 +146,7 @@ STOCK_URL=http://127.0.0.1:${PORT[stock-service]}
 ORDER_URL=http://127.0.0.1:${PORT[order-service]}
 NOTIFY_URL=http://127.0.0.1:${PORT[notify-service]}
 GATEWAY_URLS=$(service_urls gateway)
+GATEWAY_OPS_URLS=$(gateway_ops_urls)
 STOCK_URLS=$(service_urls stock-service)
 ORDER_URLS=$(service_urls order-service)
 NOTIFY_URLS=$(service_urls notify-service)

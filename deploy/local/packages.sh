@@ -31,6 +31,6 @@ packages_ensure() {
 
 # Rust is not installed by us: rustup belongs to the user. It fetches the version in rust-toolchain.toml by itself.
 cargo_ensure() {
-    command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
     command -v cargo >/dev/null || die "cargo is missing" "install Rust: https://rustup.rs"
 }

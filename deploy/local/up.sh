@@ -30,10 +30,12 @@ up_command() {
     up_wait_for_stores
     up_services
     say "opening the demo sale"
-    "$(target_folder)/drive" open-sale --env-file "$ENV_FILE"
+    local sale
+    sale=$("$(target_folder)/drive" open-sale --env-file "$ENV_FILE") ||
+        die "the demo sale could not be opened" "the logs are in ${LOGS_DIR#"$ROOT"/}"
     READY=yes
     say "ready, $((SECONDS - built)) s after the build"
-    up_summary
+    up_summary "$sale"
     if [[ -n $detach ]]; then
         LEAVE_RUNNING=yes
     else
@@ -150,6 +152,7 @@ up_summary() {
     done
     printf '  %-18s http://127.0.0.1:%s/docs\n' 'API documentation' "${PORT[gateway]}"
     printf '  %-18s http://127.0.0.1:%s/metrics\n' 'gateway metrics' "${PORT[gateway-ops]}"
+    printf '  %-18s http://127.0.0.1:%s/api/v1/sales/%s\n' 'demo sale' "${PORT[gateway]}" "$1"
     printf '  %-18s %s\n\n' 'addresses, secrets' "${ENV_FILE#"$ROOT"/}"
     printf '  ./dev demo plays a flash sale, ./dev status shows the parts, ./dev down stops everything\n\n'
 }

@@ -79,9 +79,9 @@ pub fn refusal(request: &HttpRequest, error: &ApiError) -> HttpResponse {
         let cause = error as &dyn std::error::Error;
         tracing::warn!(error = cause, request_id = %request_id(request), "request failed");
     }
-    let code = serde_json::to_value(problem.code).ok();
-    let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default().to_owned();
-    metrics::counter!("gateway_refusals_total", "code" => code).increment(1);
+    if let Some(state) = request.app_data::<Data<State>>() {
+        state.refusals.count(problem.code);
+    }
     written(request, problem)
 }
 

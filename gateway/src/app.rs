@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::http::{self, Served};
@@ -24,6 +25,7 @@ use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::{CataloguePoller, SalesPoller};
+use crate::refusals::Refusals;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::token::Tokens;
@@ -134,10 +136,12 @@ fn state(
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
+        attempts: Attempts::default(),
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,
         wechat: Wechat::new(&settings.wechat, client.clone())?,
+        refusals: Refusals::default(),
         places: Places::new(&settings.waits),
         documents: Documents::new(served, &settings.http.public_url)?,
         timeout: settings.upstream.timeout(),

@@ -22,6 +22,8 @@ const INTERNAL: &str = "/internal/v1";
 const PROBLEM_MAX_BYTES: u64 = 64 * 1024;
 /// Longest parameter of a path that is not an id, such as the name of a payment provider.
 const SLUG_LENGTH_MAX: usize = 32;
+/// Headers of a request that are passed on, besides its type.
+const PASSED_ON: [&str; 3] = ["accept", "accept-language", "sandbox-signature"];
 /// Headers of an answer that are passed back, besides its type.
 const PASSED_BACK: [HeaderName; 2] = [CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY];
 
@@ -66,15 +68,14 @@ impl Call {
         if let Some(caller) = &self.caller {
             call = call.header(USER_HEADER, caller.user.as_str()).header(ROLE_HEADER, caller.role.as_str());
         }
-        if let Some(accept) = self.header("accept")? {
-            call = call.header("accept", accept);
+        for name in PASSED_ON {
+            if let Some(value) = self.header(name)? {
+                call = call.header(name, value);
+            }
         }
         if !self.body.is_empty() {
             let media = self.header("content-type")?.unwrap_or("application/octet-stream");
             call = call.body(media, self.body.to_vec());
-        }
-        if let Some(signature) = self.header("sandbox-signature")? {
-            call = call.header("sandbox-signature", signature);
         }
         call.send().await.map_err(|error| self.unanswered(error))
     }

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod answer;
 mod app;
+pub mod attempts;
 pub mod body;
 pub mod catalogue;
 pub mod client_ip;
@@ -22,6 +23,7 @@ pub mod openapi;
 pub mod order_status;
 pub mod places;
 pub mod poll;
+pub mod refusals;
 pub mod settings;
 pub mod state;
 pub mod token;

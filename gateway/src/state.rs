@@ -9,6 +9,7 @@ use common::http_client::Upstream;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::limits::Limits;
@@ -16,6 +17,7 @@ use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::SalesPoller;
+use crate::refusals::Refusals;
 use crate::settings::CidrList;
 use crate::token::Tokens;
 use crate::wechat::Wechat;
@@ -38,6 +40,8 @@ pub struct State {
     pub sales: Arc<SalesPoller>,
     /// The queue of each item.
     pub admission: Admission,
+    /// Attempts in flight, and accepted ones.
+    pub attempts: Attempts,
     /// stock-service.
     pub stock: Upstream,
     /// order-service.
@@ -46,6 +50,8 @@ pub struct State {
     pub notify: Upstream,
     /// Logging in with WeChat, where it is set up.
     pub wechat: Option<Wechat>,
+    /// Counts what was refused.
+    pub refusals: Refusals,
     /// Places for what waits.
     pub places: Places,
     /// What describes the API.

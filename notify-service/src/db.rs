@@ -8,7 +8,7 @@ pub mod queue;
 pub mod retention;
 pub mod webhooks;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
@@ -28,6 +28,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
 /// Most time for the migrations, waiting for another replica's included.
 const MIGRATION_TIMEOUT_S: u32 = 120;
+/// How long a database that cannot be reached at start is waited for: it may be starting itself.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two tries to reach it.
+const STARTUP_RETRY: Duration = Duration::from_millis(500);
 
 /// Advisory locks of this database; the number is arbitrary, but belongs to one purpose.
 #[derive(Debug, Clone, Copy)]
@@ -128,15 +132,27 @@ async fn connect(
     }
 }
 
+/// A connection for migrations, whose statements may take longer.
+async fn connect_patiently(settings: &DatabaseSettings) -> ConnectionResult<AsyncPgConnection> {
+    let give_up = Instant::now() + STARTUP_PATIENCE;
+    loop {
+        let url = settings.url.expose_secret().to_owned();
+        match connect(url, settings.connect_timeout(), MIGRATION_TIMEOUT_S * 1_000).await {
+            Err(error) if Instant::now() < give_up => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(STARTUP_RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Brings the schema up to date, one replica at a time. A schema that is newer than this program is fine: migrations suit the version before them.
 ///
 /// # Errors
 /// The database cannot be reached, or a migration fails.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
-    let url = settings.url.expose_secret().to_owned();
-    let timeout_ms = MIGRATION_TIMEOUT_S * 1_000;
-    let mut connection =
-        connect(url, settings.connect_timeout(), timeout_ms).await.context("connecting to Postgres")?;
+    let mut connection = connect_patiently(settings).await.context("connecting to Postgres")?;
     let lock = format!("SELECT pg_advisory_lock({})", Lock::Migrations as i64);
     connection.batch_execute(&lock).await.context("waiting for other replicas' migrations")?;
 

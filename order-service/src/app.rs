@@ -19,7 +19,7 @@ use crate::payments::refunds;
 use crate::sandbox::notifier::Notifier;
 use crate::settings::Settings;
 use crate::watch::Watch;
-use crate::{dead_letters, expiry, http, outbox, place_orders};
+use crate::{dead_letters, expiry, gauges, http, outbox, place_orders};
 
 /// How often the database is asked whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,6 +99,8 @@ fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Hea
     let interval = Duration::from_millis(settings.dead_letters.interval_ms);
     dead_letters::start(&settings.amqp, interval, publisher, (db, health), tasks);
     tasks.spawn("expiry", expiry::run(db.clone(), settings.expiry.clone(), tasks.stop_token()));
+
+    tasks.spawn("gauges", gauges::run(db.clone(), publisher.clone(), tasks.stop_token()));
 
     // The relay goes on until nobody writes into the outbox any more.
     let relay = tasks.outliving();

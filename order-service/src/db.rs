@@ -5,7 +5,7 @@ pub mod schema;
 pub mod statement;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use diesel::ConnectionError;
@@ -29,6 +29,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 const MIGRATION_LOCK: i64 = 0x5374_616d_7065_6465;
 /// Longest that a migration may take, or wait for another instance's.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a database that cannot be reached at start is waited for: it may be starting itself.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two tries to reach it.
+const STARTUP_RETRY: Duration = Duration::from_millis(500);
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -116,8 +120,7 @@ impl Db {
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let work = async {
         // Not from the pool: migrations may take longer than a statement is allowed to.
-        let url = settings.url.expose_secret().to_owned();
-        let mut conn = open(url, String::new(), settings.connect_timeout()).await?;
+        let mut conn = open_patiently(settings).await?;
         conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
         // The lock ends with the connection, also if this fails.
         let mut harness = AsyncMigrationHarness::new(conn);
@@ -131,6 +134,21 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
         .await
         .context("migrations took too long")?
         .context("migrating")
+}
+
+/// A connection without the bounds of a session.
+async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection, ConnectionError> {
+    let give_up = Instant::now() + STARTUP_PATIENCE;
+    loop {
+        let url = settings.url.expose_secret().to_owned();
+        match open(url, String::new(), settings.connect_timeout()).await {
+            Err(error) if Instant::now() < give_up => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(STARTUP_RETRY).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Bounds of every session. Plans are made for the actual values: a generic plan made while the table was new reads

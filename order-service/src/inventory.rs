@@ -42,13 +42,14 @@ SELECT i.id, i.sale_id, i.version, s.starts_at, s.ends_at, s.paused_at IS NOT NU
   FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE i.id = $1 AND s.published_at IS NOT NULL";
 
-/// Items stay listed for a day after their sale, and as long as one of their orders waits for payment: until then the
-/// inventory may still hold keys of theirs.
+/// Items stay listed for two days after their sale, which is longer than any of its orders can wait for payment; and
+/// longer where orders are overdue because nobody was there to end them. Until then the inventory may hold their keys.
 const LIVE: &str = "
 SELECT i.id, i.version FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE s.published_at IS NOT NULL
-   AND (coalesce(s.ended_at, s.ends_at) > now() - interval '1 day'
-        OR EXISTS (SELECT 1 FROM orders o WHERE o.item_id = i.id AND o.status = 'pending_payment'))
+   AND (coalesce(s.ended_at, s.ends_at) > now() - interval '2 days'
+        OR i.id IN (SELECT o.item_id FROM orders o
+                     WHERE o.status = 'pending_payment' AND o.expires_at < now() - interval '1 hour'))
  ORDER BY i.id";
 
 const FENCED: &str = "SELECT epoch, epoch_token, fenced_epoch FROM items WHERE id = $1";

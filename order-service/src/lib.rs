@@ -10,6 +10,7 @@ pub mod db;
 pub mod dead_letters;
 pub mod error;
 pub mod expiry;
+pub mod gauges;
 pub mod http;
 pub mod inventory;
 pub mod machine;

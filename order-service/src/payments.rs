@@ -35,8 +35,8 @@ pub enum Started {
 struct Payable {
     in_time: Option<bool>,
     status: String,
+    item_id: Uuid,
     amount: Amount,
-    item_name: String,
 }
 
 /// What is to be paid.
@@ -83,13 +83,12 @@ async fn lock_payable(
     user: &UserId,
 ) -> Result<Option<Payable>, DbError> {
     let payable = orders::table
-        .inner_join(items::table)
         .filter(orders::id.eq(order).and(orders::user_id.eq(user.as_str())))
         .select((
             orders::expires_at.gt(now),
             orders::status,
+            orders::item_id,
             (orders::quantity, orders::unit_price_cents, orders::currency),
-            items::name,
         ))
         .for_no_key_update()
         .first(conn)
@@ -122,7 +121,9 @@ async fn insert(
     match provider {
         // A provider elsewhere would be called here, before the buyer is sent to it.
         Provider::Sandbox => {
-            let item_name = payable.item_name;
+            // Read without a lock: the item's row is where everybody's reservations meet.
+            let item_name =
+                items::table.find(payable.item_id).select(items::name).first::<String>(conn).await?;
             let bill = ledger::Bill { payment, order, amount_cents, currency, item_name, quantity };
             ledger::register(conn, bill).await?;
         }

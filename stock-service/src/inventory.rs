@@ -18,7 +18,7 @@ pub use apply::Kept;
 pub use books::{BooksView, Found};
 pub use catalogue::{Figures, Look, Unsettled};
 pub use connection::{RedisSettings, StoreError};
-pub use load::{Begun, Committed, Retired, Updated};
+pub use load::{Begun, Commit, Committed, Retired, Updated};
 pub use lock::Owner;
 pub use reserve::Reserved;
 pub use scripts::SCHEMA;

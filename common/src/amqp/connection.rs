@@ -192,6 +192,7 @@ fn text(value: &str) -> AMQPValue {
 pub(super) struct Backoff {
     cap: Duration,
     cap_max: Duration,
+    pauses: u32,
 }
 
 /// A connection that lived so long was good: the next one is not waited for as after a failure.
@@ -200,18 +201,25 @@ pub(super) const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 impl Backoff {
     const CAP_FIRST: Duration = Duration::from_millis(100);
     const PAUSE_MIN: Duration = Duration::from_millis(20);
+    const SPEAKS_EVERY: u32 = 30;
 
     pub(super) fn up_to(cap_max: Duration) -> Self {
-        Self { cap: Self::CAP_FIRST, cap_max }
+        Self { cap: Self::CAP_FIRST, cap_max, pauses: 0 }
     }
 
     pub(super) fn next_pause(&mut self) -> Duration {
         let pause = self.cap.mul_f64(rand::random()).max(Self::PAUSE_MIN);
         self.cap = (self.cap * 2).min(self.cap_max);
+        self.pauses = self.pauses.saturating_add(1);
         pause
     }
 
     pub(super) fn reset(&mut self) {
-        self.cap = Self::CAP_FIRST;
+        *self = Self::up_to(self.cap_max);
+    }
+
+    /// Whether a failure now is worth a line in the log: the first one is, and one of many after it.
+    pub(super) fn speaks(&self) -> bool {
+        self.pauses.is_multiple_of(Self::SPEAKS_EVERY)
     }
 }

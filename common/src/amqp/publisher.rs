@@ -125,10 +125,10 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`].
     pub async fn publish(&self, message: Outgoing, deadline: Instant) -> Result<(), PublishError> {
-        self.publish_with(message, FieldTable::default(), deadline).await
+        self.publish_with(message, trace::headers(), deadline).await
     }
 
-    /// As [`Publisher::publish`], with more headers.
+    /// As [`Publisher::publish`], with headers of the caller's choice.
     pub(super) async fn publish_with(
         &self,
         message: Outgoing,
@@ -278,16 +278,12 @@ impl Live {
 }
 
 async fn send(channel: &Channel, message: Outgoing, headers: FieldTable) -> lapin::Result<Confirmation> {
-    let mut all_headers = trace::headers();
-    for (name, value) in headers.inner() {
-        all_headers.insert(name.clone(), value.clone());
-    }
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
         .with_message_id(message.message_id.to_string().into())
         .with_type(message.kind.into())
-        .with_headers(all_headers);
+        .with_headers(headers);
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let (exchange, routing_key) = (message.exchange.into(), message.routing_key.into());
     channel.basic_publish(exchange, routing_key, options, &message.body, properties).await?.await

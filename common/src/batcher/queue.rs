@@ -126,7 +126,7 @@ impl<R: Send + 'static, A: Send + 'static> Dispatcher<R, A> {
         Self { settings, queue, metrics, flights: JoinSet::new(), last_flight: None }
     }
 
-    /// Works until `stop`, then until the queue is empty and the last flight has landed.
+    /// Works until `stop` or the last handle is dropped, then until the queue is empty and the last flight landed.
     pub(super) async fn run<F, Fut>(mut self, stop: CancellationToken, flush: F) -> anyhow::Result<()>
     where
         F: Fn(Vec<Pending<R, A>>) -> Fut + Send + Sync + 'static,
@@ -147,8 +147,6 @@ impl<R: Send + 'static, A: Send + 'static> Dispatcher<R, A> {
         while let Some(landed) = self.flights.join_next().await {
             self.landed(landed);
         }
-        // The handles may be dropped before the tasks are told to stop; that is no failure.
-        stop.cancelled().await;
         Ok(())
     }
 

@@ -254,11 +254,22 @@ async fn a_stop_refuses_what_is_new_and_finishes_what_is_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn losing_every_handle_before_the_stop_is_no_failure() {
-    let bench = Bench::start(SETTINGS);
-    drop(bench.batcher);
-    tokio::time::sleep(SOON).await;
-    bench.tasks.finish(Duration::from_secs(30)).await.unwrap();
+async fn a_batcher_without_handles_ends_after_its_last_flight_and_stops_nothing() {
+    let stop = CancellationToken::new();
+    let tasks = Tasks::new(stop.clone());
+    let alive = Arc::new(());
+    let flush_alive = alive.clone();
+    let batcher = Batcher::start(SETTINGS, &tasks, move |batch: Vec<Pending<u32, u32>>| {
+        let _alive = flush_alive.clone();
+        async move {
+            drop(batch);
+        }
+    });
+    let submitted = submit(&batcher, 1).await;
+    drop((batcher, submitted));
+    eventually_true("the dispatcher is gone", || Arc::strong_count(&alive) == 1).await;
+    assert!(!stop.is_cancelled());
+    tasks.finish(Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderValue, LOCATION};
-use common::api::{Order, Page, PaymentStarted, StartPayment};
+use chrono::{TimeDelta, Utc};
+use common::api::{Order, OrderStatus, Page, PaymentStarted, StartPayment};
 use common::ids::OrderId;
 use common::problem::{Code, Problem};
 use tokio::time::Instant;
@@ -17,14 +18,22 @@ use crate::order_status::{OrderStatusOf, Status};
 
 /// Longest long poll, in seconds.
 const WAIT_MAX_S: u64 = 30;
-/// How often an order is asked for that is not in the database yet; doubled up to the second.
+/// Shortest wait that order-service is asked for, which counts in seconds.
+const SECOND: Duration = Duration::from_secs(1);
+/// Whoever names no version is taken to know what an order of this age is, and not what a younger one is.
+const KNOWN_AFTER: TimeDelta = TimeDelta::seconds(2);
+/// How long a young order is waited for all the same: so often, and no oftener, does a client come that asks at once
+/// again.
+const YOUNG_WAIT: Duration = Duration::from_millis(250);
+/// How often an order is asked for that is not in the database yet; doubled up to the second value.
 const QUEUED_POLL_MIN: Duration = Duration::from_millis(50);
 const QUEUED_POLL_MAX: Duration = Duration::from_millis(500);
 
 /// One order.
 ///
-/// With `wait` the answer comes when the order's version is above `version` (0 if not given: as soon as it is no
-/// longer `queued`), or after so many seconds as it is.
+/// With `wait` the answer comes with the next change, or after so many seconds as it is. A change is a version above
+/// `version`; without that, any change of an order that waits for payment, and `queued` ending. Final states are
+/// answered at once, and so is, without `version`, an order of the last two seconds.
 #[utoipa::path(get, path = "/api/v1/orders/{order_id}", tag = "orders",
     params(("order_id" = OrderId, Path),
         ("wait" = Option<u64>, Query, minimum = 1, maximum = 30, description = "Long poll, seconds."),
@@ -33,21 +42,46 @@ const QUEUED_POLL_MAX: Duration = Duration::from_millis(500);
 pub async fn single(call: Call) -> Answer {
     let id = OrderId(call.id("order_id")?);
     let wait_s: Option<u64> = call.parameter("wait")?;
-    let version: i64 = call.parameter("version")?.unwrap_or(0);
+    let version: Option<i64> = call.parameter("version")?;
     if wait_s.is_some_and(|wait_s| !(1..=WAIT_MAX_S).contains(&wait_s)) {
         return Err(Problem::invalid("wait", format!("must be between 1 and {WAIT_MAX_S}")).into());
     }
-    if version < 0 {
+    if version.is_some_and(|version| version < 0) {
         return Err(Problem::invalid("version", "must not be negative").into());
     }
 
     let order = status(&call, id, call.deadline).await?;
-    let (Some(wait_s), true) = (wait_s, order.version <= version) else { return Ok(shown(&order)) };
+    let Some(wait_s) = wait_s else { return Ok(shown(&order)) };
+    let (version, wait) = known(&order, version, Duration::from_secs(wait_s));
+    if order.version > version {
+        return Ok(shown(&order));
+    }
     let Some(_place) = call.state.places.long_poll() else { return Ok(shown(&order)) };
-    let until = Instant::now() + Duration::from_secs(wait_s);
+    let until = Instant::now() + wait;
     let closing = call.state.closing.clone();
     let newest = closing.run_until_cancelled(change(&call, id, version, until, order.clone())).await;
     Ok(shown(&newest.unwrap_or(order)))
+}
+
+/// The version that the client has, and how long it waits for the next one.
+fn known(order: &Order, version: Option<i64>, wait: Duration) -> (i64, Duration) {
+    #[expect(clippy::disallowed_methods, reason = "only says how long to wait")]
+    let young = order.created_at + KNOWN_AFTER > Utc::now();
+    match (version, order.status) {
+        (Some(version), _) => (version, wait),
+        (None, OrderStatus::PendingPayment | OrderStatus::RefundPending) => {
+            (order.version, if young { YOUNG_WAIT } else { wait })
+        }
+        (
+            None,
+            OrderStatus::Queued
+            | OrderStatus::Paid
+            | OrderStatus::Cancelled
+            | OrderStatus::Expired
+            | OrderStatus::Rejected
+            | OrderStatus::Refunded,
+        ) => (0, wait),
+    }
 }
 
 /// One's own orders, newest first.
@@ -127,21 +161,14 @@ async fn change(call: &Call, id: OrderId, version: i64, until: Instant, mut orde
         if remaining.is_zero() {
             return order;
         }
-        let queued = order.version == 0;
-        let newer = if queued {
-            None
-        } else {
-            let wait_s = remaining.as_secs().max(1);
-            of.newer(id, version, wait_s, until + call.state.timeout).await.ok().flatten()
-        };
-        if let Some(newer) = newer {
-            order = newer;
-            if remaining.as_secs() == 0 {
-                return order;
+        if order.version > 0 && remaining >= SECOND {
+            let newer = of.newer(id, version, remaining.as_secs(), until + call.state.timeout).await;
+            if let Ok(Some(newer)) = newer {
+                order = newer;
+                continue;
             }
-            continue;
         }
-        // Queued, or order-service is away: ask again, less and less often.
+        // Queued, or the last moments, or order-service is away: ask again, less and less often.
         tokio::time::sleep(pause.min(remaining)).await;
         pause = (pause * 2).min(QUEUED_POLL_MAX);
         if let Ok(now) = status(call, id, Instant::now() + call.state.timeout).await {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::admission::Wish;
 use crate::answer::refusal;
+use crate::attempts::Standing;
 use crate::catalogue::Verdict;
 use crate::endpoint::{Answer, Call};
 use crate::error::ApiError;
@@ -86,6 +87,11 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
             known @ (Known::OnSale | Known::Ended) => Some(known),
         },
     };
+    let in_flight = match state.attempts.standing(order_id, quantity, call.deadline).await {
+        Standing::Accepted => return Ok(()),
+        Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
+        Standing::Try(in_flight) => in_flight,
+    };
     state.limits.check_user(Class::Order, &user)?;
     if known == Some(Known::Ended) && state.catalogue.snapshot().is_some() {
         return retired(call, &user, order_id, Code::Ended).await;
@@ -93,7 +99,12 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
 
     let wish = Wish { order_id, user_id: user.clone(), quantity };
     match state.admission.place(item, wish, call.deadline).await {
-        Ok(ReserveOutcome::Accepted) => Ok(()),
+        Ok(ReserveOutcome::Accepted) => {
+            if let Some(in_flight) = in_flight {
+                in_flight.accepted();
+            }
+            Ok(())
+        }
         Ok(ReserveOutcome::UnknownItem) => {
             let ended = state.listing.known(item, clock) == Known::Ended;
             retired(call, &user, order_id, if ended { Code::Ended } else { Code::Unavailable }).await

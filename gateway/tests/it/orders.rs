@@ -249,3 +249,62 @@ async fn our_own_token_being_refused_is_no_fault_of_the_user() {
     let response = gateway.get("/api/v1/orders").bearer_auth(&token).send().await.expect("answered");
     problem(response, 503, "unavailable").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_version_a_long_poll_waits_for_the_end_of_a_payment_and_not_for_what_is_final() {
+    let gateway = open().await;
+    let token = gateway.token("u1", "customer").await;
+    let shown = |status: &'static str, version: i64, age_s: i64| {
+        let mut order = order_json(status, version);
+        order["created_at"] = json!(now() - chrono::TimeDelta::seconds(age_s));
+        serde_json::to_vec(&order).expect("JSON")
+    };
+    let poll = async || -> Value {
+        let response = gateway.get(&format!("{}?wait=25", path())).bearer_auth(&token).send().await;
+        response.expect("answered").json().await.expect("JSON")
+    };
+    // Long in the database: the client knows that it waits for payment.
+    gateway.orders.answer(move |call| {
+        let waits = call.query.contains("version=3");
+        let reply = Reply::new(200).header("content-type", "application/json");
+        let order = if waits { shown("paid", 4, 60) } else { shown("pending_payment", 3, 60) };
+        reply.part(if waits { 300 } else { 0 }, order)
+    });
+    assert_eq!(poll().await["status"], "paid");
+    assert_eq!(gateway.orders.calls("/v1/orders/").len(), 2);
+
+    // Made a moment ago: it may be news. And what is final will not change.
+    for (status, age_s) in [("pending_payment", 0), ("paid", 60), ("cancelled", 60)] {
+        gateway.orders.answer(move |_| {
+            Reply::new(200).header("content-type", "application/json").part(0, shown(status, 2, age_s))
+        });
+        assert_eq!(poll().await["status"], status);
+    }
+    assert!(
+        gateway.orders.calls("/v1/orders/").iter().filter(|call| call.query.contains("wait")).count() <= 1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_at_a_stop_is_finished() {
+    let gateway = start(&[], |call| match call.path.as_str() {
+        "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
+        _ => {
+            let answer =
+                common::api::inventory::ReserveAnswer { index: 0, outcome: ReserveOutcome::Accepted };
+            lines(vec![(700, common::api::inventory::ReserveLine { answers: vec![answer] })])
+        }
+    })
+    .await;
+    let token = gateway.token("u1", "customer").await;
+    let order = tokio::spawn(gateway.order_request(&token, "k1").send());
+    testkit::eventually("it is in flight", async || {
+        (gateway.stock.calls("/reservations").len() == 1).then_some(())
+    })
+    .await;
+    gateway.stop.cancel();
+    assert_eq!(order.await.expect("ran").expect("answered").status(), 202);
+    let ended =
+        tokio::time::timeout(std::time::Duration::from_secs(20), gateway.ended).await.expect("in time");
+    ended.expect("no panic").expect("a clean stop");
+}

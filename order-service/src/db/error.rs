@@ -34,15 +34,15 @@ impl DbError {
         match self {
             Self::Busy | Self::Raced | Self::Pool(_) => false,
             Self::Broken(_) | Self::Panicked => true,
-            Self::Query(Error::DatabaseError(kind, _)) => match kind {
+            Self::Query(Error::DatabaseError(kind, _)) => matches!(
+                kind,
                 DatabaseErrorKind::UniqueViolation
-                | DatabaseErrorKind::ForeignKeyViolation
-                | DatabaseErrorKind::NotNullViolation
-                | DatabaseErrorKind::CheckViolation
-                | DatabaseErrorKind::RestrictViolation
-                | DatabaseErrorKind::ExclusionViolation => true,
-                _ => false,
-            },
+                    | DatabaseErrorKind::ForeignKeyViolation
+                    | DatabaseErrorKind::NotNullViolation
+                    | DatabaseErrorKind::CheckViolation
+                    | DatabaseErrorKind::RestrictViolation
+                    | DatabaseErrorKind::ExclusionViolation
+            ),
             Self::Query(Error::SerializationError(_) | Error::DeserializationError(_)) => true,
             Self::Query(_) => false,
         }

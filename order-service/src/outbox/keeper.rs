@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use common::amqp::Publisher;
+use common::amqp::{PublishError, Publisher};
+use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Double, Int4, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Int4, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,10 @@ use uuid::Uuid;
 
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
-use crate::transitions::now;
 
 /// How often the broker is asked whether it is still the one it was.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old messages are deleted and the outbox is counted, in checks.
+/// How often old messages are deleted, in checks.
 const CHECKS_PER_CLEANING: u32 = 30;
 /// Most time for an answer of the broker.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,11 +29,12 @@ const BATCH_MAX: i64 = 2_000;
 const BATCHES_PER_CLEANING: u32 = 50;
 
 const GENERATION: &str = "SELECT generation FROM broker_generation";
-const NEXT_GENERATION: &str = "UPDATE broker_generation SET generation = $1 WHERE generation = $2";
+const CLAIM_GENERATION: &str = "SELECT generation FROM broker_generation FOR UPDATE SKIP LOCKED";
+const SET_GENERATION: &str = "UPDATE broker_generation SET generation = $1";
 
 const FORGET_CONFIRMS: &str = "
 UPDATE outbox SET published_at = NULL
- WHERE id IN (SELECT id FROM outbox WHERE published_at < $1 ORDER BY published_at LIMIT $2
+ WHERE id IN (SELECT id FROM outbox WHERE published_at <= now() ORDER BY published_at LIMIT $1
                  FOR UPDATE SKIP LOCKED)";
 
 const DELETE_OLD: &str = "
@@ -41,22 +42,10 @@ DELETE FROM outbox
  WHERE id IN (SELECT id FROM outbox WHERE published_at < now() - make_interval(hours => $1)
                ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-const DEPTH: &str = "
-SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS seconds
-  FROM outbox WHERE published_at IS NULL";
-
 #[derive(QueryableByName)]
 struct Generation {
-    #[diesel(sql_type = SqlUuid)]
-    generation: Uuid,
-}
-
-#[derive(QueryableByName)]
-struct Depth {
-    #[diesel(sql_type = BigInt)]
-    rows: i64,
-    #[diesel(sql_type = Double)]
-    seconds: f64,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    generation: Option<Uuid>,
 }
 
 /// Looks after the outbox until stopped.
@@ -90,42 +79,58 @@ fn marker(generation: Uuid) -> String {
     format!("order-service.generation.{generation}")
 }
 
-/// Tells everything that is kept again if the broker does not know its generation. The new mark is made last, so
-/// that an interrupted round begins anew.
 async fn check_generation(db: &Db, publisher: &Publisher) -> anyhow::Result<()> {
     if !publisher.is_ready() {
         return Ok(());
     }
     let mut conn = db.get().await?;
-    let Generation { generation } = Kept(diesel::sql_query(GENERATION)).get_result(&mut conn).await?;
-    let deadline = Instant::now() + ASK_TIMEOUT;
-    if publisher.queue_length(&marker(generation), deadline).await?.is_some() {
+    let row: Generation = Kept(diesel::sql_query(GENERATION)).get_result(&mut conn).await?;
+    if is_marked(publisher, row.generation).await? {
         return Ok(());
     }
-    let seen_at = now(&mut conn).await?;
+    drop(conn);
+    let publisher = publisher.clone();
+    let again = db.transaction(move |conn| Box::pin(async move { mark(conn, &publisher).await })).await?;
+    if let Some(messages) = again.filter(|messages| *messages > 0) {
+        tracing::warn!(messages, "the broker is a new one and is told again what is kept");
+        metrics::counter!("outbox_told_again_total").increment(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+    Ok(())
+}
+
+async fn is_marked(publisher: &Publisher, generation: Option<Uuid>) -> Result<bool, PublishError> {
+    let Some(generation) = generation else { return Ok(false) };
+    let length = publisher.queue_length(&marker(generation), Instant::now() + ASK_TIMEOUT).await?;
+    Ok(length.is_some())
+}
+
+/// Forgets every confirm of the broker that is gone, then marks the new one, and says how many messages will be told
+/// again. The mark is made last, so that an interrupted round begins anew. `None`: another instance is at it, or has
+/// just done it.
+async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Option<usize>, DbError> {
+    let row: Option<Generation> =
+        Kept(diesel::sql_query(CLAIM_GENERATION)).get_result(conn).await.optional()?;
+    let Some(Generation { generation }) = row else { return Ok(None) };
+    // Asked again, now that nobody else changes it; if the broker does not say, the next check will ask.
+    if is_marked(publisher, generation).await.unwrap_or(true) {
+        return Ok(None);
+    }
     let mut again = 0;
-    loop {
-        let statement =
-            diesel::sql_query(FORGET_CONFIRMS).bind::<Timestamptz, _>(seen_at).bind::<BigInt, _>(BATCH_MAX);
-        let rows = Kept(statement).execute(&mut conn).await?;
+    // The first broker has been told nothing that it could have lost.
+    while generation.is_some() {
+        let statement = diesel::sql_query(FORGET_CONFIRMS).bind::<BigInt, _>(BATCH_MAX);
+        let rows = Kept(statement).execute(conn).await?;
         again += rows;
         if rows == 0 {
             break;
         }
     }
     let next = Uuid::new_v4();
-    publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await?;
-    set_generation(&mut conn, generation, next).await?;
-    tracing::warn!(messages = again, "the broker is a new one and is told again what is kept");
-    metrics::counter!("outbox_told_again_total").increment(u64::try_from(again).unwrap_or(u64::MAX));
-    Ok(())
-}
-
-/// Of instances that notice at the same time, the first one's generation counts.
-async fn set_generation(conn: &mut AsyncPgConnection, from: Uuid, to: Uuid) -> Result<(), DbError> {
-    let statement = diesel::sql_query(NEXT_GENERATION).bind::<SqlUuid, _>(to).bind::<SqlUuid, _>(from);
-    Kept(statement).execute(conn).await?;
-    Ok(())
+    if publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await.is_err() {
+        return Err(DbError::Raced);
+    }
+    Kept(diesel::sql_query(SET_GENERATION).bind::<SqlUuid, _>(next)).execute(conn).await?;
+    Ok(Some(again))
 }
 
 async fn clean(db: &Db, keep_hours: i32) -> Result<(), DbError> {
@@ -137,8 +142,5 @@ async fn clean(db: &Db, keep_hours: i32) -> Result<(), DbError> {
             break;
         }
     }
-    let depth: Depth = Kept(diesel::sql_query(DEPTH)).get_result(&mut conn).await?;
-    metrics::gauge!("outbox_depth").set(u32::try_from(depth.rows).unwrap_or(u32::MAX));
-    metrics::gauge!("outbox_oldest_seconds").set(depth.seconds);
     Ok(())
 }

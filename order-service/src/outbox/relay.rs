@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use common::amqp::{Outgoing, PublishError, Publisher};
 use common::telemetry::remote_context;
 use common::topology::Exchange;
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -25,7 +24,7 @@ use crate::db::{Db, DbError};
 use crate::settings::OutboxSettings;
 
 const UNPUBLISHED: &str = "
-SELECT id, message_id, exchange, routing_key, kind, body, traceparent, created_at, now() AS now FROM outbox
+SELECT id, message_id, exchange, routing_key, kind, body, traceparent FROM outbox
  WHERE published_at IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
 
 const PUBLISHED: &str = "UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)";
@@ -46,10 +45,6 @@ struct Row {
     body: Vec<u8>,
     #[diesel(sql_type = Nullable<Text>)]
     traceparent: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
-    created_at: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    now: DateTime<Utc>,
 }
 
 /// How a batch went.
@@ -119,9 +114,6 @@ async fn publish_rows(
     timeout: Duration,
 ) -> Result<Outcome, DbError> {
     let rows: Vec<Row> = Kept(diesel::sql_query(UNPUBLISHED).bind::<BigInt, _>(batch_max)).load(conn).await?;
-    let age =
-        rows.as_slice().first().and_then(|row| (row.now - row.created_at).to_std().ok()).unwrap_or_default();
-    metrics::gauge!("outbox_oldest_seconds").set(age.as_secs_f64());
     let tried = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     if rows.is_empty() {
         return Ok(Outcome { tried, confirmed: true });

@@ -265,8 +265,13 @@ fn state_name(state: SaleState) -> &'static str {
 
 /// An item, locked, with its sale.
 async fn lock_item(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<(ItemRow, SaleRecord)>, DbError> {
-    let item =
-        items::table.find(id).select(ItemRow::as_select()).for_update().first(conn).await.optional()?;
+    let item = items::table
+        .find(id)
+        .select(ItemRow::as_select())
+        .for_no_key_update()
+        .first(conn)
+        .await
+        .optional()?;
     let Some(item) = item else { return Ok(None) };
     let sale = listing::find(conn, item.sale_id).await?;
     Ok(sale.map(|sale| (item, sale)))

@@ -74,7 +74,7 @@ pub async fn lock(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<SaleR
     let row: Option<(SaleRow, DateTime<Utc>)> = sales::table
         .find(id)
         .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
-        .for_update()
+        .for_no_key_update()
         .first(conn)
         .await
         .optional()?;
@@ -82,7 +82,7 @@ pub async fn lock(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<SaleR
         .filter(items::sale_id.eq(id))
         .order(items::id)
         .select(items::id)
-        .for_update()
+        .for_no_key_update()
         .load::<Uuid>(conn)
         .await?;
     Ok(with_items(conn, row.into_iter().collect()).await?.pop())

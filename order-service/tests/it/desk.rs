@@ -15,9 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Instance, TOKEN, World, answer};
-
-pub const SECRET: &str = "what the sandbox of the tests signs with";
+use crate::support::{Instance, SANDBOX_SECRET, TOKEN, World, answer};
 
 /// A world with one instance, and what is outside of it.
 pub struct Desk {
@@ -174,14 +172,13 @@ impl Desk {
 
     /// The notice that the provider would send about a payment.
     pub async fn notice(&self, payment: Uuid, outcome: &str) -> Value {
-        let words = |column: &str| format!("SELECT {column} FROM payments WHERE id = '{payment}'");
-        let amount = self.world.number(&words("amount_cents")).await;
-        json!({
-            "event_id": Uuid::new_v4(), "payment_id": payment, "outcome": outcome,
-            "order_id": self.world.words(&words("order_id")).await[0],
-            "amount_cents": amount, "currency": self.world.words(&words("currency")).await[0],
-            "paid_at": "2026-11-22T12:00:00Z",
-        })
+        let notice = format!(
+            "SELECT json_build_object('event_id', gen_random_uuid(), 'payment_id', id, 'order_id', order_id,
+                                      'amount_cents', amount_cents, 'currency', currency, 'outcome', '{outcome}',
+                                      'paid_at', now())
+               FROM payments WHERE id = '{payment}'"
+        );
+        serde_json::from_str(&self.world.words(&notice).await[0]).unwrap()
     }
 
     /// Delivers a notice, signed now.
@@ -220,10 +217,14 @@ impl Desk {
 async fn instance(world: &World, outside: &Outside, overrides: &[(&str, &str)]) -> Instance {
     let url = format!("http://{}", outside.address);
     let mut all = vec![
-        ("PAYMENTS__SANDBOX_SECRET", SECRET),
-        ("PAYMENTS__PUBLIC_URL", &url),
+        ("PAYMENTS__PUBLIC_URL", url.as_str()),
         ("STOCK__URLS", &url),
         ("REFUNDS__INTERVAL_MS", "20"),
+        // A test machine stalls; what is tested here is not patience.
+        ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
+        ("DATABASE__POOL_WAIT_MS", "20000"),
+        ("DATABASE__STATEMENT_TIMEOUT_MS", "20000"),
+        ("DATABASE__LOCK_TIMEOUT_MS", "20000"),
         ("REFUNDS__RETRY_MIN_MS", "50"),
         ("REFUNDS__RETRY_MAX_MS", "200"),
     ];
@@ -232,7 +233,7 @@ async fn instance(world: &World, outside: &Outside, overrides: &[(&str, &str)]) 
 }
 
 pub fn signature(unix_s: i64, body: &str) -> String {
-    sign(&SecretString::from(SECRET), unix_s, body.as_bytes()).unwrap()
+    sign(&SecretString::from(SANDBOX_SECRET), unix_s, body.as_bytes()).unwrap()
 }
 
 /// A sale with one item whose window is open.

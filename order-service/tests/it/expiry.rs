@@ -38,8 +38,8 @@ async fn unpaid_orders_expire_once_and_paid_ones_do_not() {
     world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 59).await;
     assert_eq!(world.number("SELECT taken FROM items").await, 1);
     assert_eq!(world.number(TRANSITIONS_TWICE).await, 0);
-    eventually("all is told", async || (heard.all().len() == 120).then_some(())).await;
-    assert_eq!(heard.all().iter().filter(|(kind, ..)| *kind == EXPIRED_V1).count(), 59);
+    eventually("all is told", async || (heard.news().len() == 120).then_some(())).await;
+    assert_eq!(heard.news().iter().filter(|kind| **kind == EXPIRED_V1).count(), 59);
     assert!(heard.about(paid).contains(&PAID_V1));
     let order = first.order_becomes(paid, "u0", OrderStatus::Paid).await;
     assert_eq!(order.version, 2);
@@ -88,8 +88,7 @@ async fn cancel_pay_and_expire_race_and_one_wins() {
     assert_eq!(world.number(TRANSITIONS_TWICE).await, 0);
     assert_eq!(world.number("SELECT count(*) FROM orders WHERE version <> 2").await, 0);
 
-    eventually("each end is told once", async || (heard.all().len() == 2 * ORDERS).then_some(())).await;
-    let ends =
-        heard.all().into_iter().filter(|(kind, ..)| [CANCELLED_V1, EXPIRED_V1, PAID_V1].contains(kind));
+    eventually("each end is told once", async || (heard.news().len() == 2 * ORDERS).then_some(())).await;
+    let ends = heard.news().into_iter().filter(|kind| [CANCELLED_V1, EXPIRED_V1, PAID_V1].contains(kind));
     assert_eq!(ends.count(), ORDERS);
 }

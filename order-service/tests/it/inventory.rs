@@ -94,14 +94,16 @@ async fn items_are_listed_while_they_belong_into_the_inventory() {
         world.item(Wanted::default()).await,
         world.item(Wanted::default()).await,
     );
-    let instance = world.instance().await;
+    // Nobody is there to end what is overdue.
+    let instance = world.instance_with(&[("EXPIRY__INTERVAL_MS", "3600000")]).await;
     let event = reserved(over, "ann", "key");
     world.reserve(over, std::slice::from_ref(&event)).await;
     instance.order_becomes(event.data.order_id, "ann", OrderStatus::PendingPayment).await;
     world
         .execute(&format!(
             "UPDATE sales SET published_at = NULL WHERE id = '{}';
-             UPDATE sales SET starts_at = now() - interval '3 days', ends_at = now() - interval '2 days' WHERE id = '{}'",
+             UPDATE orders SET expires_at = now() - interval '2 hours';
+             UPDATE sales SET starts_at = now() - interval '5 days', ends_at = now() - interval '3 days' WHERE id = '{}'",
             draft.sale, over.sale
         ))
         .await;

@@ -1,10 +1,16 @@
 //! Tests of order-service on a real Postgres and RabbitMQ: one database and one virtual host per test.
 
 mod api;
+mod audit;
 mod dead_letters;
+mod desk;
 mod expiry;
 mod inventory;
 mod outage;
 mod outbox;
+mod payments;
 mod placing;
+mod refunds;
+mod sales;
+mod sandbox;
 mod support;

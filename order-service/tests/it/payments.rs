@@ -258,7 +258,10 @@ async fn exactly_one_of_pay_cancel_and_expiry_wins() {
             order.status
         }
     };
-    let ends = join_all(races.iter().map(run)).await;
+    let mut ends = Vec::new();
+    for round in races.chunks(8) {
+        ends.extend(join_all(round.iter().map(run)).await);
+    }
     let paid = i64::try_from(ends.iter().filter(|end| **end == OrderStatus::Paid).count()).unwrap();
 
     desk.world.number_becomes("SELECT count(*) FROM payments WHERE status = 'refund_pending'", 0).await;

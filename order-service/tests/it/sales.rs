@@ -129,7 +129,7 @@ async fn a_sale_lives_and_every_step_is_in_the_audit_log() {
             "{action} of an ended sale"
         );
     }
-    assert_eq!(desk.admin(Method::POST, "/admin/sales/x/publish", json!({})).await.0, 404);
+    assert_eq!(desk.admin(Method::POST, "/admin/sales/x/publish", json!({})).await.0, 400);
 
     // Four steps, each told once for both items, with rising versions.
     let versions = "SELECT e->>'version' FROM outbox, jsonb_array_elements(

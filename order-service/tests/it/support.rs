@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub const TOKEN: &str = "a token of the tests that nobody guesses";
+/// What the sandbox provider signs with.
+pub const SANDBOX_SECRET: &str = "what the sandbox of the tests signs with";
 pub const PRICE_CENTS: i64 = 1_990;
 const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
 
@@ -101,7 +103,12 @@ impl World {
         // broker's dead-lettering for all others (RabbitMQ 3.10, rabbit_fifo_dlx_sup).
         eventually("the broker answers", async || publisher.is_ready().then_some(())).await;
         order_service::db::migrate(&settings.database).await.expect("the database can be migrated");
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            // A connection that was opened ahead of its request and sat idle is closed by the server at any moment.
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(60))
+            .build();
         Self { publisher, client: client.expect("a client"), amqp: settings.amqp, tasks, vhost, database }
     }
 
@@ -223,6 +230,13 @@ impl Heard {
         self.0.lock().unwrap().clone()
     }
 
+    /// The types of what was heard, each piece of news once: on a busy machine a confirm may come too late, and then
+    /// the same news is told again.
+    pub fn news(&self) -> Vec<&'static str> {
+        let mut seen = std::collections::HashSet::new();
+        self.all().into_iter().filter(|(_, id, _)| seen.insert(*id)).map(|(kind, ..)| kind).collect()
+    }
+
     /// The types heard about one order, in order of arrival.
     pub fn about(&self, order: OrderId) -> Vec<&'static str> {
         self.all().into_iter().filter(|(_, _, data)| data.order.id == order).map(|(kind, ..)| kind).collect()
@@ -334,8 +348,8 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
         ("DATABASE__POOL_WAIT_MS", "20000"),
         ("AMQP__URL", &amqp),
+        ("PAYMENTS__SANDBOX_SECRET", SANDBOX_SECRET),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),
-        ("PAYMENTS__SANDBOX_SECRET", "another secret of the tests"),
     ];
     environment.extend_from_slice(overrides);
     Settings::load_from(&environment).expect("valid settings")

@@ -103,9 +103,8 @@ impl Inventory {
     /// See [`StoreError`].
     pub async fn listed_items(&self) -> Result<Vec<ItemId>, StoreError> {
         let value = self.shared.connection.call(Lane::Hot, redis::cmd("SMEMBERS").arg(ITEMS)).await?;
-        let members = match value {
-            Value::Array(members) | Value::Set(members) => members,
-            _ => return Err(StoreError::Garbled("SMEMBERS")),
+        let (Value::Array(members) | Value::Set(members)) = value else {
+            return Err(StoreError::Garbled("SMEMBERS"));
         };
         let ids = members.into_iter().filter_map(|member| redis::from_redis_value::<String>(member).ok());
         Ok(ids.filter_map(|text| Uuid::parse_str(&text).ok()).map(ItemId).collect())

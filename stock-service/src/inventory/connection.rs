@@ -51,17 +51,23 @@ pub enum StoreError {
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
-        match error.kind() {
+        let answered = matches!(
+            error.kind(),
             // Any error that the server answers with (OOM, LOADING, READONLY, BUSY, MISCONF, NOSCRIPT, a failed
             // assertion) comes before the first write: that is what the scripts promise.
-            ErrorKind::Server(_)
-            | ErrorKind::Extension
-            | ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::Client
-            | ErrorKind::RESP3NotSupported => Self::NotDone(error),
-            ErrorKind::Io if error.is_connection_refusal() => Self::NotDone(error),
-            _ => Self::Unknown(error),
+            ErrorKind::Server(_) | ErrorKind::Extension
+        );
+        let unsent = matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::InvalidClientConfig
+                | ErrorKind::Client
+                | ErrorKind::RESP3NotSupported
+        );
+        if answered || unsent || error.is_connection_refusal() {
+            Self::NotDone(error)
+        } else {
+            Self::Unknown(error)
         }
     }
 }

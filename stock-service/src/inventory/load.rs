@@ -24,6 +24,17 @@ pub enum Begun {
     Superseded,
 }
 
+/// What a load is ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// The epoch of the load.
+    pub epoch: i64,
+    /// Orders that must be staged.
+    pub staged: usize,
+    /// How long nothing is offered, counted from the beginning of the load, in ms; 0 for an item that never was.
+    pub lease_ms: u64,
+}
+
 /// Whether a load has opened the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -119,9 +130,7 @@ impl Inventory {
     pub async fn commit_load(
         &self,
         keys: &ItemKeys,
-        epoch: i64,
-        staged: usize,
-        lease_ms: u64,
+        Commit { epoch, staged, lease_ms }: Commit,
         item: &ItemDefinition,
     ) -> Result<Committed, StoreError> {
         let script = &self.shared.scripts.load_commit;
@@ -230,10 +239,7 @@ fn definition_args(call: &mut Cmd, item: &ItemDefinition) {
 }
 
 fn int(value: &Value, script: &'static str) -> Result<i64, StoreError> {
-    match value {
-        Value::Int(number) => Ok(*number),
-        _ => Err(StoreError::Garbled(script)),
-    }
+    if let Value::Int(number) = value { Ok(*number) } else { Err(StoreError::Garbled(script)) }
 }
 
 fn shut(code: i64, script: &'static str) -> Result<Shut, StoreError> {

@@ -13,9 +13,10 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn of(value: Value, script: &'static str) -> Result<Self, StoreError> {
-        match value {
-            Value::Array(elements) => Ok(Self { elements: elements.into_iter(), script }),
-            _ => Err(StoreError::Garbled(script)),
+        if let Value::Array(elements) = value {
+            Ok(Self { elements: elements.into_iter(), script })
+        } else {
+            Err(StoreError::Garbled(script))
         }
     }
 

@@ -8,7 +8,7 @@ use common::messages::stock::FenceV1;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::announce::{Announcer, Grant};
-use crate::inventory::{Begun, Committed, Inventory, Owner, StoreError};
+use crate::inventory::{Begun, Commit, Committed, Inventory, Owner, StoreError};
 use crate::items::{Item, Items};
 use crate::keys::{Purpose, lock};
 use crate::orders::{Orders, OrdersError, StockAnswer};
@@ -198,10 +198,8 @@ impl Loader {
             }
         }
         let lease_ms = if recovering { self.catalogue.script_lease_ms() } else { 0 };
-        let committed = self
-            .inventory
-            .commit_load(&item.keys, granted.epoch, orders.len(), lease_ms, &stock.item)
-            .await?;
+        let commit = Commit { epoch: granted.epoch, staged: orders.len(), lease_ms };
+        let committed = self.inventory.commit_load(&item.keys, commit, &stock.item).await?;
         match committed {
             Committed::Opened { available, merged } => {
                 let epoch = granted.epoch;

@@ -1,5 +1,7 @@
 //! Tests of the stock service on real servers; run them by `./dev test -p stock-service`.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod announcing;
 mod catalogue;
 mod recovering;

@@ -133,7 +133,7 @@ async fn run(steps: Vec<Step>, total: i64) {
             Step::Reserve(wishes) => reserve(&shelf, &mut model, wishes).await,
             Step::Apply { user, key, quantity, units, version, refused } => {
                 let (name, key_name) = names(*user, *key);
-                let order = shelf.order(&name, &key_name, *quantity, *units, *version);
+                let order = shelf.order(&name, &key_name, *quantity, (*units, *version));
                 let refused_by_total = *refused && *units == Units::Returned;
                 let order = OrderState { refused_by_total, ..order };
                 let applied =
@@ -197,7 +197,7 @@ async fn reload(
             hold.settled = true;
             hold.version = hold.version.max(1);
             let (name, key_name) = names(id.0, id.1);
-            orders.push(shelf.order(&name, &key_name, hold.quantity, hold.units, hold.version));
+            orders.push(shelf.order(&name, &key_name, hold.quantity, (hold.units, hold.version)));
         }
     }
     model.withheld = 0;

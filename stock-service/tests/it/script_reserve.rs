@@ -96,7 +96,7 @@ async fn what_was_accepted_stays_accepted_after_pause_end_sell_out_and_expiry() 
     assert_eq!(shelf.reserve("c", "k", 1).await, refused(Refusal::NotEnough));
     assert!(matches!(shelf.reserve("a", "k", 1).await, Decision::Known { settled: false, .. }));
 
-    shelf.apply(&[shelf.order("a", "k", 1, Units::Returned, 2)]).await;
+    shelf.apply(&[shelf.order("a", "k", 1, (Units::Returned, 2))]).await;
     assert!(matches!(shelf.reserve("a", "k", 1).await, Decision::Known { settled: true, .. }));
 
     let mut item = shelf.definition(2, 2);
@@ -117,7 +117,10 @@ async fn attempts_of_one_user_are_bounded_though_every_order_was_cancelled() {
     for n in 0..ATTEMPTS_MAX {
         let key = format!("k{n}");
         assert!(granted(shelf.reserve("u", &key, 1).await), "attempt {n}");
-        assert_eq!(shelf.apply(&[shelf.order("u", &key, 1, Units::Returned, 2)]).await, [Applied::GaveBack]);
+        assert_eq!(
+            shelf.apply(&[shelf.order("u", &key, 1, (Units::Returned, 2))]).await,
+            [Applied::GaveBack]
+        );
     }
     assert_eq!(shelf.reserve("u", "more", 1).await, refused(Refusal::TooManyAttempts));
     assert!(granted(shelf.reserve("other", "k", 1).await));
@@ -127,7 +130,7 @@ async fn attempts_of_one_user_are_bounded_though_every_order_was_cancelled() {
 async fn units_that_come_back_to_a_sold_out_item_are_offered_after_the_lease() {
     let shelf = Shelf::open(1, 1).await;
     assert!(granted(shelf.reserve("a", "k", 1).await));
-    assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, Units::Returned, 2)]).await, [Applied::GaveBack]);
+    assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, (Units::Returned, 2))]).await, [Applied::GaveBack]);
     assert_eq!(shelf.reserve("b", "k", 1).await, refused(Refusal::NotEnough));
     tokio::time::sleep(std::time::Duration::from_millis(LEASE_MS + 50)).await;
     assert!(granted(shelf.reserve("b", "k", 1).await));
@@ -183,10 +186,10 @@ async fn a_key_of_the_wrong_type_closes_the_gate_and_nothing_is_half_written() {
         assert_eq!(shelf.shut().await, Some(Shut::Broken), "{key}");
         let look = shelf.inventory.look(&shelf.keys).await.unwrap();
         assert_eq!((look.shut, look.figures), (Some(Shut::Broken), None), "{key}");
-        assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, Units::Returned, 2)]).await, [Applied::Dropped]);
+        assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, (Units::Returned, 2))]).await, [Applied::Dropped]);
         assert_eq!(shelf.dump().await, before, "{key}");
 
-        let held = shelf.order("a", "k", 1, Units::Held, 1);
+        let held = shelf.order("a", "k", 1, (Units::Held, 1));
         assert_eq!(shelf.load(2, &shelf.definition(10, 1), &[held]).await, 9, "{key}: the load heals it");
         assert_eq!(shelf.shut().await, None);
         shelf.assert_balanced().await;
@@ -200,7 +203,7 @@ async fn a_full_redis_refuses_buyers_and_still_gives_back() {
     shelf.redis_command(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let refused = shelf.inventory.reserve(&shelf.keys, 0, ATTEMPTS_MAX, &[shelf.wish("b", "k", 1)]).await;
     assert!(matches!(refused, Err(stock_service::inventory::StoreError::NotDone(_))), "{refused:?}");
-    assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, Units::Returned, 2)]).await, [Applied::GaveBack]);
+    assert_eq!(shelf.apply(&[shelf.order("a", "k", 1, (Units::Returned, 2))]).await, [Applied::GaveBack]);
     shelf.redis_command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(shelf.books().await.available, 10);
 }

@@ -2,4 +2,5 @@
 
 mod database;
 mod redis;
+mod services;
 mod vhost;

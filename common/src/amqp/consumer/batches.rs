@@ -107,7 +107,9 @@ where
             match self.attempt(&mut batch).await? {
                 Ok(parks) => break parks,
                 Err(RetryLater(cause)) => {
-                    tracing::warn!(queue = self.queue, error = format!("{cause:#}"), "will be retried");
+                    if backoff.speaks() {
+                        tracing::warn!(queue = self.queue, error = format!("{cause:#}"), "will be retried");
+                    }
                     self.retries.increment(1);
                     self.health.not_ready("waiting to retry");
                 }

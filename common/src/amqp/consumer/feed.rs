@@ -85,7 +85,9 @@ impl Feed {
                 Err(error) => Err(error),
             };
             let Err(error) = ended else { return Ok(()) };
-            tracing::warn!(queue, error = format!("{error:#}"), "not consuming");
+            if backoff.speaks() {
+                tracing::warn!(queue, error = format!("{error:#}"), "not consuming");
+            }
             self.subscription.health.not_ready("not consuming");
             // Not at each success to connect: a handler that panics at once must not be fed in a tight loop.
             if began.elapsed() > GOOD_CONNECTION {

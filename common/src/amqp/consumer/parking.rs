@@ -2,12 +2,12 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use tokio::time::Instant;
 
 use super::Source;
 use crate::amqp::decode::Park;
-use crate::amqp::{AmqpSettings, Outgoing, PublishError, Publisher, QUEUE_HEADER, REASON_HEADER};
+use crate::amqp::{AmqpSettings, Outgoing, PublishError, Publisher, QUEUE_HEADER, REASON_HEADER, trace};
 
 /// Messages that are parked at the same time.
 const AT_ONCE: usize = 32;
@@ -57,7 +57,7 @@ impl Parking {
                 kind: message.kind.clone(),
                 body: message.body.clone(),
             };
-            let mut headers = FieldTable::default();
+            let mut headers = trace::headers();
             headers.insert(REASON_HEADER.into(), AMQPValue::LongString(reason.into()));
             headers.insert(QUEUE_HEADER.into(), AMQPValue::LongString(self.queue.as_str().into()));
             self.publisher.publish_with(outgoing, headers, Instant::now() + self.timeout).await?;

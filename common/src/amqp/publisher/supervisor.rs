@@ -45,8 +45,10 @@ impl Supervisor {
                     }
                 },
                 Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::warn!(connection = self.shared.name, error, "no AMQP connection");
+                    if backoff.speaks() {
+                        let error = format!("{error:#}");
+                        tracing::warn!(connection = self.shared.name, error, "no AMQP connection");
+                    }
                     self.health.not_ready("cannot connect");
                 }
             }

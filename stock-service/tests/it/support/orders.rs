@@ -158,21 +158,19 @@ impl FakeOrders {
             let total = item.definition.total;
             let taken: i64 =
                 books.of(reserved.item_id).filter(|o| o.units != Units::Returned).map(units).sum();
-            if !books.orders.contains_key(&order_id) {
-                let fits = taken + i64::from(reserved.quantity.get()) <= total;
-                let order = StockOrder {
-                    order_id,
-                    user_id: reserved.user_id.clone(),
-                    quantity: reserved.quantity,
-                    units: if fits { Units::Held } else { Units::Returned },
-                    version: 1,
-                    status: if fits { OrderStatus::PendingPayment } else { OrderStatus::Rejected },
-                    reason: (!fits).then_some(Reason::SoldOut),
-                    created_at: reserved.reserved_at,
-                };
-                books.orders.insert(order_id, (reserved.item_id, order));
-                books.events.insert(order_id, reserved);
-            }
+            let fits = taken + i64::from(reserved.quantity.get()) <= total;
+            let order = StockOrder {
+                order_id,
+                user_id: reserved.user_id.clone(),
+                quantity: reserved.quantity,
+                units: if fits { Units::Held } else { Units::Returned },
+                version: 1,
+                status: if fits { OrderStatus::PendingPayment } else { OrderStatus::Rejected },
+                reason: (!fits).then_some(Reason::SoldOut),
+                created_at: reserved.reserved_at,
+            };
+            books.orders.entry(order_id).or_insert((reserved.item_id, order));
+            books.events.entry(order_id).or_insert(reserved);
         }
         if !self.switches.silent.load(Ordering::SeqCst) {
             self.tell(order_id).await;
@@ -236,7 +234,11 @@ impl FakeOrders {
             OrderStatus::PendingPayment => CREATED_V1,
             OrderStatus::Paid => PAID_V1,
             OrderStatus::Rejected => REJECTED_V1,
-            _ => CANCELLED_V1,
+            OrderStatus::Queued
+            | OrderStatus::Cancelled
+            | OrderStatus::Expired
+            | OrderStatus::RefundPending
+            | OrderStatus::Refunded => CANCELLED_V1,
         };
         self.send(Exchange::Order, kind, vec![event]).await;
     }

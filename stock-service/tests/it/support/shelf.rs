@@ -5,7 +5,7 @@ use common::api::inventory::{AdminHold, Books, ItemDefinition};
 use common::ids::{Currency, IdempotencyKey, ItemId, OrderId, Quantity, SaleId, UserId};
 use common::messages::order::Units;
 use secrecy::SecretString;
-use stock_service::inventory::{Begun, Committed, Figures, Inventory, RedisSettings, Reserved};
+use stock_service::inventory::{Begun, Commit, Committed, Figures, Inventory, RedisSettings, Reserved};
 use stock_service::keys::ItemKeys;
 use stock_service::stock::{Applied, Decision, OrderState, Refusal, Shut, Wish};
 use uuid::Uuid;
@@ -80,7 +80,8 @@ impl Shelf {
         for chunk in orders.chunks(256) {
             assert!(self.inventory.stage_orders(&self.keys, epoch, chunk).await.unwrap());
         }
-        let commit = self.inventory.commit_load(&self.keys, epoch, orders.len(), 0, item).await.unwrap();
+        let commit =
+            self.inventory.commit_load(&self.keys, commit(epoch, orders.len(), 0), item).await.unwrap();
         match commit {
             Committed::Opened { available, .. } => available,
             Committed::NotReady => panic!("the load was refused"),
@@ -123,13 +124,13 @@ impl Shelf {
         }
     }
 
-    pub fn order(&self, user_name: &str, key: &str, quantity: u32, at: Units, version: i64) -> OrderState {
+    pub fn order(&self, user_name: &str, key: &str, quantity: u32, at: (Units, i64)) -> OrderState {
         OrderState {
             order_id: self.order_id(user_name, key),
             user_id: user(user_name),
             quantity: units(quantity),
-            units: at,
-            version,
+            units: at.0,
+            version: at.1,
             created_ms: 1_000,
             refused_by_total: false,
         }
@@ -183,6 +184,10 @@ impl Shelf {
         }
         command.query_async::<()>(&mut self.connection().await).await.unwrap();
     }
+}
+
+pub fn commit(epoch: i64, staged: usize, lease_ms: u64) -> Commit {
+    Commit { epoch, staged, lease_ms }
 }
 
 pub fn granted(decision: Decision) -> bool {

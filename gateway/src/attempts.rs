@@ -1,0 +1,169 @@
+//! Repetitions of an attempt that reach this gateway: joined to the one in flight, or answered from memory once it was
+//! accepted. They cost the buyer no token of the bucket and stock-service no work.
+//!
+//! Only acceptance is shared: it is never taken back. A refusal may be out of date a moment later, so each repetition
+//! gets its own.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use common::ids::{OrderId, Quantity};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+/// Accepted attempts in one of the two generations that are remembered: some hundred KiB each.
+const GENERATION_MAX: usize = 16_384;
+
+/// What this gateway knows of attempts.
+#[derive(Default)]
+pub struct Attempts {
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    in_flight: HashMap<OrderId, (Quantity, watch::Receiver<bool>)>,
+    young: HashMap<OrderId, Quantity>,
+    old: HashMap<OrderId, Quantity>,
+}
+
+/// How an attempt stands.
+pub enum Standing<'a> {
+    /// It was accepted before.
+    Accepted,
+    /// It was accepted before with another quantity.
+    Mismatch,
+    /// It is to be tried; say so when it is accepted.
+    Try(Option<InFlight<'a>>),
+}
+
+/// An attempt that others may join. Dropped, they try for themselves.
+pub struct InFlight<'a> {
+    attempts: &'a Attempts,
+    order: OrderId,
+    quantity: Quantity,
+    accepted: watch::Sender<bool>,
+}
+
+impl Attempts {
+    /// How the attempt stands, after waiting for the one in flight with the same id, until `deadline` at most.
+    pub async fn standing(&self, order: OrderId, quantity: Quantity, deadline: Instant) -> Standing<'_> {
+        let mut in_flight = match self.begin(order, quantity) {
+            Ok(standing) => return standing,
+            Err(in_flight) => in_flight,
+        };
+        match timeout_at(deadline, in_flight.wait_for(|accepted| *accepted)).await {
+            Ok(Ok(_)) => Standing::Accepted,
+            Ok(Err(_)) | Err(_) => Standing::Try(None),
+        }
+    }
+
+    /// The standing, or the attempt in flight to wait for.
+    fn begin(&self, order: OrderId, quantity: Quantity) -> Result<Standing<'_>, watch::Receiver<bool>> {
+        let mut known = self.known.lock();
+        if let Some(accepted) = known.young.get(&order).or_else(|| known.old.get(&order)) {
+            return Ok(if *accepted == quantity { Standing::Accepted } else { Standing::Mismatch });
+        }
+        match known.in_flight.entry(order) {
+            Entry::Occupied(entry) if entry.get().0 == quantity => Err(entry.get().1.clone()),
+            // Which of the two quantities comes first is for the inventory to decide.
+            Entry::Occupied(_) => Ok(Standing::Try(None)),
+            Entry::Vacant(entry) => {
+                let (accepted, receiver) = watch::channel(false);
+                entry.insert((quantity, receiver));
+                Ok(Standing::Try(Some(InFlight { attempts: self, order, quantity, accepted })))
+            }
+        }
+    }
+}
+
+impl InFlight<'_> {
+    /// Remembers the attempt as accepted and tells those who joined it.
+    pub fn accepted(self) {
+        let mut known = self.attempts.known.lock();
+        if known.young.len() >= GENERATION_MAX {
+            known.old = std::mem::take(&mut known.young);
+        }
+        known.young.insert(self.order, self.quantity);
+        drop(known);
+        self.accepted.send_replace(true);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.attempts.known.lock().in_flight.remove(&self.order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use common::ids::{IdempotencyKey, ItemId, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn order(n: usize) -> OrderId {
+        let user = UserId::try_from("u".to_owned()).unwrap();
+        OrderId::derive(&user, ItemId(Uuid::nil()), &IdempotencyKey::try_from(format!("k{n}")).unwrap())
+    }
+
+    fn units(n: u32) -> Quantity {
+        Quantity::try_from(n).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    async fn first(attempts: &Attempts, n: usize) -> InFlight<'_> {
+        match attempts.standing(order(n), units(1), soon()).await {
+            Standing::Try(Some(in_flight)) => in_flight,
+            Standing::Try(None) | Standing::Accepted | Standing::Mismatch => panic!("not the first"),
+        }
+    }
+
+    #[tokio::test]
+    async fn repetitions_join_the_attempt_in_flight_and_share_its_acceptance() {
+        let attempts = Attempts::default();
+        let in_flight = first(&attempts, 1).await;
+        let joined = attempts.standing(order(1), units(1), soon());
+        let (standing, ()) = tokio::join!(joined, async { in_flight.accepted() });
+        assert!(matches!(standing, Standing::Accepted));
+        assert!(matches!(attempts.standing(order(1), units(1), soon()).await, Standing::Accepted));
+        assert!(matches!(attempts.standing(order(1), units(2), soon()).await, Standing::Mismatch));
+        assert!(attempts.known.lock().in_flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_or_a_buyer_who_hangs_up_leaves_the_others_to_try_for_themselves() {
+        let attempts = Attempts::default();
+        let in_flight = first(&attempts, 1).await;
+        let joined = attempts.standing(order(1), units(1), soon());
+        let (standing, ()) = tokio::join!(joined, async { drop(in_flight) });
+        assert!(matches!(standing, Standing::Try(None)));
+        drop(first(&attempts, 1).await);
+    }
+
+    #[tokio::test]
+    async fn another_quantity_does_not_join() {
+        let attempts = Attempts::default();
+        let _in_flight = first(&attempts, 1).await;
+        assert!(matches!(attempts.standing(order(1), units(2), soon()).await, Standing::Try(None)));
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_forgets_the_oldest_first() {
+        let attempts = Attempts::default();
+        for n in 0..GENERATION_MAX * 3 {
+            first(&attempts, n).await.accepted();
+        }
+        let known = attempts.known.lock();
+        assert!(known.young.len() + known.old.len() <= GENERATION_MAX * 2);
+        assert!(!known.young.contains_key(&order(0)) && !known.old.contains_key(&order(0)));
+        assert!(known.young.contains_key(&order(GENERATION_MAX * 3 - 1)));
+    }
+}
