@@ -8,6 +8,7 @@ mod connection;
 mod consumer;
 mod decode;
 mod publisher;
+mod socket;
 mod trace;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::settings::SettingsError;
 use crate::topology::{Exchange, Queue};
 
 pub use consumer::{RetryLater, Source, Subscription, consume, consume_raw};
@@ -25,6 +27,9 @@ pub use publisher::{Outgoing, PublishError, Publisher};
 pub const REASON_HEADER: &str = "x-stampede-reason";
 /// The header of a parked message that names the queue it was parked from.
 pub const QUEUE_HEADER: &str = "x-stampede-queue";
+
+/// Most publishes that may wait for their confirm at a time.
+const PUBLISH_WINDOW_MAX: usize = 1024;
 
 /// How to reach the broker, and how long to wait for it.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,6 +48,30 @@ pub struct AmqpSettings {
 }
 
 impl AmqpSettings {
+    /// Refuses values that could never work.
+    ///
+    /// # Errors
+    /// Names the key below `amqp`.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        connection::uri(self)?;
+        let durations = [
+            ("amqp.heartbeat_s", u64::from(self.heartbeat_s)),
+            ("amqp.connect_timeout_ms", self.connect_timeout_ms),
+            ("amqp.publish_timeout_ms", self.publish_timeout_ms),
+        ];
+        for (key, value) in durations {
+            if value == 0 {
+                return Err(SettingsError::invalid(key, "must not be 0"));
+            }
+        }
+        // Each publish in the window has a channel, and a connection has 2,047 of them by default.
+        if !(1..=PUBLISH_WINDOW_MAX).contains(&self.publish_window) {
+            let reason = format!("must be between 1 and {PUBLISH_WINDOW_MAX}");
+            return Err(SettingsError::invalid("amqp.publish_window", reason));
+        }
+        Ok(())
+    }
+
     fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
     }

@@ -19,6 +19,9 @@ use crate::telemetry::{TRACEPARENT_HEADER, current_traceparent};
 /// Idle connections kept per service instance.
 const IDLE_CONNECTIONS_MAX: usize = 128;
 
+/// How long an idle connection is kept: less than [`crate::serve`] keeps it, so that no call meets its closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Makes ring the TLS provider of the process; [`build`] and [`crate::telemetry::init`] do it.
 pub fn install_crypto() {
     // Fails if there is one already, which is this one.
@@ -38,6 +41,7 @@ pub fn build(connect_timeout: Duration, total_timeout: Duration) -> anyhow::Resu
         .timeout(total_timeout)
         .tcp_nodelay(true)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .build()
         .context("HTTP client")
 }

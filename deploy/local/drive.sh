@@ -10,7 +10,8 @@ drive_command() {
         warn "the services were built without optimisation: for figures that mean something, ./dev down; ./dev up --release"
         BUILD=release
         on_exit true
-        services_build
+        cargo_ensure
+        run cargo build --release -p e2e --bin drive || die "the build failed" "the compiler's messages are above"
     fi
     # It was built together with the services.
     exec "$(target_folder)/drive" "$@" --env-file "$ENV_FILE"

@@ -2,7 +2,7 @@
 # ./dev test: RabbitMQ and Postgres for one run of cargo test, on free ports, in a folder of the run.
 # (Each test starts the Redis that it needs; crate testkit.)
 
-# The same as testkit waits for before it trusts queue totals; see testkit/src/vhost.rs.
+# Well below the second that testkit waits before it trusts queue totals; see testkit/src/vhost.rs.
 readonly TEST_STATISTICS_INTERVAL_MS=250
 
 test_command() {

@@ -52,7 +52,7 @@ impl App {
         let publisher = start_publisher(&settings, &health, &tasks);
         start_tasks(&settings, &db, &publisher, &health, &tasks);
         let notifier = start_money(&settings, &db, &tasks)?;
-        let watch = Watch::default();
+        let watch = Watch::new(stop.clone());
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
 
         let state = http::State {

@@ -10,17 +10,22 @@ use common::messages::sale::{self, ChangedV1};
 use common::messages::{ENVELOPE_EVENTS_MAX, Envelope, Event};
 use common::telemetry::current_traceparent;
 use common::topology::Exchange;
-use diesel::ExpressionMethods as _;
+use diesel::sql_types::{Array, Bytea, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::db::DbError;
-use crate::db::schema::outbox;
+use crate::db::statement::Kept;
 
 /// The `producer` of every envelope.
 const PRODUCER: &str = "order-service";
+
+/// The routing key is the type.
+const INSERT: &str = "
+INSERT INTO outbox (message_id, body, exchange, routing_key, kind, traceparent)
+SELECT m.id, m.body, $3, $4, $4, $5 FROM unnest($1, $2) AS m (id, body)";
 
 /// Puts `events` of one type into the outbox, at most [`ENVELOPE_EVENTS_MAX`] to a row. `at` is the database's clock.
 ///
@@ -38,8 +43,7 @@ pub async fn push<E: Serialize + Clone + Send + Sync>(
     if events.is_empty() {
         return Ok(());
     }
-    let traceparent = current_traceparent();
-    let mut rows = Vec::with_capacity(events.len().div_ceil(ENVELOPE_EVENTS_MAX));
+    let (mut ids, mut bodies) = (Vec::new(), Vec::new());
     for events in events.chunks(ENVELOPE_EVENTS_MAX) {
         let envelope = Envelope {
             id: Uuid::now_v7(),
@@ -48,17 +52,16 @@ pub async fn push<E: Serialize + Clone + Send + Sync>(
             producer: PRODUCER.to_owned(),
             events: events.to_vec(),
         };
-        let body = serde_json::to_vec(&envelope).map_err(|error| DbError::Broken(error.to_string()))?;
-        rows.push((
-            outbox::message_id.eq(envelope.id),
-            outbox::exchange.eq(exchange.name()),
-            outbox::routing_key.eq(kind),
-            outbox::kind.eq(kind),
-            outbox::body.eq(body),
-            outbox::traceparent.eq(traceparent.clone()),
-        ));
+        ids.push(envelope.id);
+        bodies.push(serde_json::to_vec(&envelope).map_err(|error| DbError::Broken(error.to_string()))?);
     }
-    diesel::insert_into(outbox::table).values(rows).execute(conn).await?;
+    let statement = diesel::sql_query(INSERT)
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<Bytea>, _>(bodies)
+        .bind::<Text, _>(exchange.name())
+        .bind::<Text, _>(kind)
+        .bind::<Nullable<Text>, _>(current_traceparent());
+    Kept(statement).execute(conn).await?;
     Ok(())
 }
 

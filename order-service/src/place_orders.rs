@@ -10,6 +10,7 @@ mod write;
 
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use common::amqp::Verdict;
 use common::messages::stock::{FenceV1, ReservedV1};
 use diesel_async::AsyncPgConnection;
@@ -97,9 +98,21 @@ fn count(books: &decide::Books, events: &[StockEvent], decisions: &[Decision]) {
         }
         late += u64::from(books.is_late(event));
     }
+    // From the grant, by Redis' clock, to the order, by Postgres'.
+    if let (Some(reserved_at), true) = (events.iter().filter_map(reserved_at).min(), placed > 0) {
+        let age = (books.now - reserved_at).to_std().unwrap_or_default();
+        metrics::histogram!("reservation_oldest_seconds").record(age);
+    }
     metrics::counter!("orders_placed_total").increment(placed);
     metrics::counter!("reservations_known_total").increment(known);
     metrics::counter!("reservations_late_epoch_total").increment(late);
+}
+
+fn reserved_at(event: &StockEvent) -> Option<DateTime<Utc>> {
+    match event {
+        StockEvent::Reserved(reserved) => Some(reserved.reserved_at),
+        StockEvent::Fence(_) => None,
+    }
 }
 
 /// Why an event is parked, for the operator.

@@ -288,3 +288,71 @@ impl Settings {
         payments.callback_url().map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEV: [(&str, &str); 3] =
+        [("PROFILE", "dev"), ("INTERNAL__TOKEN", "short"), ("PAYMENTS__SANDBOX_SECRET", "short")];
+
+    fn refusal(overrides: &[(&str, &str)]) -> String {
+        let environment = [&DEV, overrides].concat();
+        Settings::load_from(&environment).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_work_in_dev() {
+        let settings = Settings::load_from(&DEV).expect("valid settings");
+        assert_eq!((settings.http.port, settings.profile), (8082, Profile::Dev));
+    }
+
+    #[test]
+    fn weak_secrets_unknown_keys_and_impossible_values_are_named() {
+        for (key, value, named) in [
+            ("PROFILE", "production", "internal.token"),
+            ("HTTP__PROT", "1", "prot"),
+            ("DATABASE__POOL_SIZE", "0", "database.pool_size"),
+            ("EXPIRY__BATCH_MAX", "0", "expiry.batch_max"),
+            ("OUTBOX__KEEP_HOURS", "many", "keep_hours"),
+        ] {
+            let refusal = refusal(&[(key, value)]);
+            assert!(refusal.contains(named), "{key}={value}: {refusal}");
+        }
+    }
+
+    const STRONG: &str = "q7Zp4Xw9Lk2Vt6Rn8Bc3Hs5Jd1Fg0MyA";
+    const STORES: [(&str, &str); 3] =
+        [("DATABASE__URL", "postgres://h/orders"), ("AMQP__URL", "amqp://h"), ("INTERNAL__TOKEN", STRONG)];
+
+    fn load(overrides: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::load_from(&[&STORES, overrides].concat())
+    }
+
+    #[test]
+    fn the_sandbox_needs_a_secret_only_where_it_is_on() {
+        assert!(!load(&[]).expect("production without it").sandbox());
+        let on = ("PAYMENTS__SANDBOX_ENABLED", "true");
+        for secret in ["", "short", "00000000000000000000000000000000"] {
+            let error = load(&[on, ("PAYMENTS__SANDBOX_SECRET", secret)]).expect_err(secret);
+            assert!(error.to_string().contains("payments.sandbox_secret"), "{error}");
+        }
+        assert!(load(&[on, ("PAYMENTS__SANDBOX_SECRET", STRONG)]).expect("a strong one").sandbox());
+        assert!(load(&[("PROFILE", "dev"), ("PAYMENTS__SANDBOX_SECRET", "weak")]).expect("dev").sandbox());
+    }
+
+    #[test]
+    fn notices_go_below_the_public_address_unless_told_otherwise() {
+        let url = |overrides: &[(&str, &str)]| {
+            let settings = load(overrides).expect("valid");
+            settings.payments.callback_url().expect("an address").to_string()
+        };
+        let public = ("PAYMENTS__PUBLIC_URL", "https://shop.example/base/");
+        assert_eq!(url(&[public]), "https://shop.example/base/api/v1/payments/sandbox/callback");
+        assert_eq!(
+            url(&[public, ("PAYMENTS__CALLBACK_URL", "http://gateway:8080/x")]),
+            "http://gateway:8080/x"
+        );
+        assert!(load(&[("PAYMENTS__PUBLIC_URL", "ftp://h")]).is_err());
+    }
+}

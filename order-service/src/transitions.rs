@@ -33,7 +33,7 @@ WITH changed AS (
     INSERT INTO order_transitions (order_id, version, from_status, to_status, units)
     SELECT id, version, $5, status, units FROM changed
 )
-SELECT * FROM changed";
+SELECT *, now() AS now FROM changed";
 
 /// Changes what the order shows of its refund, and nothing else of it.
 const REFUND: &str = "
@@ -45,7 +45,7 @@ WITH changed AS (
     INSERT INTO order_transitions (order_id, version, from_status, to_status, units)
     SELECT id, version, status, status, units FROM changed
 )
-SELECT * FROM changed";
+SELECT *, now() AS now FROM changed";
 
 const GIVE_BACK: &str = "
 UPDATE items SET taken = taken - back.units
@@ -56,6 +56,14 @@ UPDATE items SET taken = taken - back.units
 struct Clock {
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
+struct Changed {
+    #[diesel(embed)]
+    order: OrderRow,
+    #[diesel(embed)]
+    clock: Clock,
 }
 
 /// Takes those of `orders` to `to` that are in the state from which the table leads there, and returns them as they
@@ -85,18 +93,14 @@ pub async fn transition(
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Text, _>(text(&step.from)?)
         .bind::<Text, _>(text(&units_from)?);
-    let rows: Vec<OrderRow> = Kept(statement).load(conn).await?;
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let changed = into_orders(rows)?;
+    let Some((changed, at)) = unpack(Kept(statement).load(conn).await?)? else { return Ok(Vec::new()) };
     check(step, orders, &changed)?;
+    if let Some(kind) = step.event {
+        outbox::push_orders(conn, kind, at, &changed).await?;
+    }
+    // Last, because everybody who sells or returns this item waits for its row.
     if step.units_to == Units::Returned {
         give_back(conn, &changed).await?;
-    }
-    if let Some(kind) = step.event {
-        let at = now(conn).await?;
-        outbox::push_orders(conn, kind, at, &changed).await?;
     }
     metrics::counter!("order_transitions_total", "to" => text(&to)?)
         .increment(u64::try_from(changed.len()).unwrap_or(u64::MAX));
@@ -114,10 +118,8 @@ pub async fn show_refund(
     refund: RefundState,
 ) -> Result<Option<OrderV1>, DbError> {
     let statement = diesel::sql_query(REFUND).bind::<Text, _>(text(&refund)?).bind::<SqlUuid, _>(id.0);
-    let rows: Vec<OrderRow> = Kept(statement).load(conn).await?;
-    let changed = into_orders(rows)?;
+    let Some((changed, at)) = unpack(Kept(statement).load(conn).await?)? else { return Ok(None) };
     if refund == RefundState::Done {
-        let at = now(conn).await?;
         outbox::push_orders(conn, order::REFUNDED_V1, at, &changed).await?;
     }
     Ok(changed.into_iter().next())
@@ -130,6 +132,13 @@ pub async fn show_refund(
 pub async fn now(conn: &mut AsyncPgConnection) -> Result<DateTime<Utc>, DbError> {
     let clock: Clock = Kept(diesel::sql_query("SELECT now() AS now")).get_result(conn).await?;
     Ok(clock.now)
+}
+
+/// The orders that a statement changed, and when; `None` if it changed none.
+fn unpack(rows: Vec<Changed>) -> Result<Option<(Vec<OrderV1>, DateTime<Utc>)>, DbError> {
+    let at = rows.as_slice().first().map(|row| row.clock.now);
+    let orders = into_orders(rows.into_iter().map(|row| row.order).collect())?;
+    Ok(at.map(|at| (orders, at)))
 }
 
 /// Nothing else may have changed than the step says (reliability R34).

@@ -21,17 +21,25 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ORDERS_MAX: usize = 10_000;
 
 /// The orders that somebody waits for, with the version last seen. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Watch {
     orders: Arc<Mutex<HashMap<Uuid, watch::Sender<i64>>>>,
+    closing: CancellationToken,
 }
 
 impl Watch {
+    /// Nobody waits yet; from the moment `closing` is cancelled nobody does any more, so that a long wait cannot hold
+    /// up the end of the process.
+    pub fn new(closing: CancellationToken) -> Self {
+        Self { orders: Arc::default(), closing }
+    }
+
     /// Waits until the order's version is above `version`, `deadline` at most. The caller reads it afterwards.
     pub async fn changed(&self, order: OrderId, version: i64, deadline: Instant) {
         let Some(mut seen) = self.subscribe(order, version) else { return };
+        let change = timeout_at(deadline, seen.wait_for(|seen| *seen > version));
         // Late, or the service stops: either way the caller answers with what there is.
-        let _in_time = timeout_at(deadline, seen.wait_for(|seen| *seen > version)).await;
+        let _in_time = self.closing.run_until_cancelled(change).await;
     }
 
     /// Looks for changes until stopped.
@@ -53,7 +61,6 @@ impl Watch {
                 }
             }
         }
-        self.lock().clear();
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::http::{Api, routes};
 use crate::inventory::{Inventory, Owner};
 use crate::items::Items;
 use crate::load::{self, Loader};
+use crate::reconcile;
 use crate::relay;
 use crate::reserve::Reservations;
 use crate::settings::Settings;
@@ -166,6 +167,7 @@ impl Parts {
         });
 
         relay::start(self.loader.clone(), settings.relay, tasks);
+        reconcile::start(self.loader.clone(), settings.reconcile, tasks);
         load::start(self.loader, settings.load, tasks);
         self.upkeep.start(settings.load, tasks);
     }

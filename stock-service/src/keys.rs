@@ -72,6 +72,8 @@ pub enum Purpose {
     Load,
     /// Publishing again what stays unsettled.
     Relay,
+    /// Comparing holds with orders.
+    Reconcile,
 }
 
 /// The lock of an item for one purpose.
@@ -79,5 +81,6 @@ pub fn lock(item: ItemId, purpose: Purpose) -> String {
     match purpose {
         Purpose::Load => format!("lock:{{{item}}}"),
         Purpose::Relay => format!("lock:{{{item}}}:relay"),
+        Purpose::Reconcile => format!("lock:{{{item}}}:reconcile"),
     }
 }

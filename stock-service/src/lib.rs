@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`stock`] (the words), [`keys`] and [`inventory`] (Redis and the scripts), [`items`], [`announce`]
 //! (the broker), [`reserve`] (the way to a unit), [`catalogue`], [`orders`] (order-service), [`load`] (loading and
-//! recovery), [`relay`], [`upkeep`], [`consumers`], [`http`], [`app`].
+//! recovery), [`relay`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`].
 
 pub mod announce;
 pub mod app;
@@ -15,6 +15,7 @@ pub mod items;
 pub mod keys;
 pub mod load;
 pub mod orders;
+pub mod reconcile;
 pub mod relay;
 pub mod reserve;
 pub mod settings;

@@ -47,6 +47,8 @@ pub struct Settings {
     pub load: LoadSettings,
     /// Publishing again what stays unsettled.
     pub relay: RelaySettings,
+    /// Comparing holds with orders.
+    pub reconcile: ReconcileSettings,
     /// Removing items that are over.
     pub retire: RetireSettings,
     /// Consuming.
@@ -134,6 +136,16 @@ pub struct RelaySettings {
     pub page_max: usize,
 }
 
+/// Comparing holds with orders.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileSettings {
+    /// How often to compare, in milliseconds.
+    pub interval_ms: u64,
+    /// Most holds of one item in one round.
+    pub page_max: usize,
+}
+
 /// Removing items that are over.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +215,8 @@ impl Settings {
             ("load.sync_interval_ms", self.load.sync_interval_ms),
             ("relay.interval_ms", self.relay.interval_ms),
             ("relay.age_ms", self.relay.age_ms),
+            ("reconcile.interval_ms", self.reconcile.interval_ms),
+            ("reconcile.page_max", self.reconcile.page_max as u64),
             ("retire.interval_ms", self.retire.interval_ms),
             ("consume.prefetch", u64::from(self.consume.prefetch)),
         ];

@@ -13,9 +13,12 @@ use crate::inventory::{Checked, Inventory, StoreError};
 /// Time between two signs of life.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Time before a Redis that answers but cannot be checked is checked again.
+const CHECK_RETRY: Duration = Duration::from_secs(2);
+
 /// Watches Redis, as one of `tasks`.
 pub fn start(inventory: Inventory, profile: Profile, health: HealthCheck, tasks: &Tasks) {
-    let (stop, tasks) = (tasks.stop_token(), tasks.clone());
+    let stop = tasks.stop_token();
     tasks.spawn("redis-watch", async move {
         let watching = async {
             let mut checked = false;
@@ -29,6 +32,9 @@ pub fn start(inventory: Inventory, profile: Profile, health: HealthCheck, tasks:
                     checked = check(&inventory, profile).await?;
                     if checked {
                         health.ready();
+                    } else {
+                        health.not_ready("Redis answers, but cannot be checked");
+                        sleep(CHECK_RETRY).await;
                     }
                 }
                 sleep(PROBE_INTERVAL).await;

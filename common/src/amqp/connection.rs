@@ -13,7 +13,9 @@ use lapin::{Channel, Connection, ConnectionProperties, Event, ExchangeKind};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 
+use super::socket::{self, Lifeline};
 use super::{AmqpSettings, Topology};
+use crate::settings::SettingsError;
 use crate::topology::{DELIVERY_LIMIT, Exchange, Queue};
 
 /// Most messages in a queue; beyond it the broker refuses, so that nothing is dropped. A message holds up to 256 events.
@@ -25,10 +27,21 @@ const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Most time for a polite goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where to connect to.
+pub(super) fn uri(settings: &AmqpSettings) -> Result<AMQPUri, SettingsError> {
+    // The parser's error is not shown: it repeats the address, which holds a password.
+    let uri = settings.url.expose_secret().parse::<AMQPUri>();
+    let mut uri = uri.map_err(|_| SettingsError::invalid("amqp.url", "is not an AMQP address"))?;
+    uri.query.heartbeat = Some(settings.heartbeat_s);
+    Ok(uri)
+}
+
 /// A connection and what is heard about it.
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     events: BoxStream<'static, Event>,
+    /// Cuts the connection when this is dropped, whoever else holds it.
+    _lifeline: Lifeline,
 }
 
 /// What happened to a connection.
@@ -44,17 +57,11 @@ pub(super) enum Change {
 
 impl Link {
     pub(super) async fn open(settings: &AmqpSettings, name: &str) -> anyhow::Result<Self> {
-        let uri = settings.url.expose_secret().parse::<AMQPUri>();
-        // The parser's error repeats the address, which holds a password.
-        let mut uri = uri.map_err(|_| anyhow::anyhow!("amqp.url is not an AMQP address"))?;
-        uri.query.heartbeat = Some(settings.heartbeat_s);
+        let uri = uri(settings)?;
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = timeout(settings.connect_timeout(), Connection::connect_uri(uri, properties))
-            .await
-            .context("connecting took too long")?
-            .context("connecting")?;
+        let (connection, lifeline) = socket::connect(uri, properties, settings.connect_timeout()).await?;
         let events = connection.events_listener().boxed();
-        Ok(Self { connection: Arc::new(connection), events })
+        Ok(Self { connection: Arc::new(connection), events, _lifeline: lifeline })
     }
 
     /// Waits for the next change; cancel-safe.

@@ -5,12 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::amqp::{PublishError, Verdict};
+use common::amqp::{AmqpSettings, PublishError, Publisher, Topology, Verdict};
+use common::health::Health;
+use common::shutdown::Tasks;
 use futures_util::future::join_all;
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Broker, Seen, envelope, eventually_true, far, message};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn handle_into(broker: &Broker, seen: &Seen) {
     let noted = seen.clone();
@@ -181,4 +188,28 @@ async fn a_stop_waits_for_confirms() {
         (broker.vhost.queue_depths().await.get(&broker.queue.name) == Some(&confirmed)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_and_says_nothing_is_left_and_tried_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = AmqpSettings {
+        url: SecretString::from(format!("amqp://u:p@{}/v", listener.local_addr().unwrap())),
+        heartbeat_s: 10,
+        connect_timeout_ms: 300,
+        publish_timeout_ms: 300,
+        publish_window: 1,
+    };
+    let (health, tasks) = (Health::default(), Tasks::new(CancellationToken::new()));
+    let check = health.check("publisher");
+    let publisher = Publisher::start(&settings, "test", Topology::default(), check, &tasks);
+    for _ in 0..3 {
+        let (mut connection, _) = timeout(PATIENCE, listener.accept()).await.expect("another try").unwrap();
+        let mut heard = Vec::new();
+        // The end of the stream: nothing is left behind that waits for an answer.
+        timeout(PATIENCE, connection.read_to_end(&mut heard)).await.expect("hung up").unwrap();
+        assert!(heard.starts_with(b"AMQP"));
+        assert!(!publisher.is_ready());
+    }
+    tasks.finish(PATIENCE).await.unwrap();
 }

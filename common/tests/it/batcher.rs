@@ -257,16 +257,19 @@ async fn a_stop_refuses_what_is_new_and_finishes_what_is_queued() {
 async fn a_batcher_without_handles_ends_after_its_last_flight_and_stops_nothing() {
     let stop = CancellationToken::new();
     let tasks = Tasks::new(stop.clone());
-    let alive = Arc::new(());
-    let flush_alive = alive.clone();
+    let (gate, alive) = (Arc::new(Semaphore::new(0)), Arc::new(()));
+    let (flush_gate, flush_alive) = (gate.clone(), alive.clone());
     let batcher = Batcher::start(SETTINGS, &tasks, move |batch: Vec<Pending<u32, u32>>| {
-        let _alive = flush_alive.clone();
+        let (gate, _alive) = (flush_gate.clone(), flush_alive.clone());
         async move {
-            drop(batch);
+            gate.acquire().await.unwrap().forget();
+            batch.into_iter().for_each(|pending| pending.answer(1));
         }
     });
     let submitted = submit(&batcher, 1).await;
-    drop((batcher, submitted));
+    drop(batcher);
+    gate.add_permits(1);
+    assert_eq!(submitted.await, Ok(1));
     eventually_true("the dispatcher is gone", || Arc::strong_count(&alive) == 1).await;
     assert!(!stop.is_cancelled());
     tasks.finish(Duration::from_secs(30)).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use common::amqp::AmqpSettings;
 use common::settings::{HttpSettings, Profile, UrlList, check_secret, load_from};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -110,4 +111,27 @@ fn weak_secrets_are_for_development_only() {
 fn a_bad_url_is_not_repeated() {
     let error = load(&[("STOCK_SERVICE__ORDERS", "http://user:hunter2@:x")]).unwrap_err();
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_broker_that_can_never_be_reached_is_refused_without_telling_the_password() {
+    let good = AmqpSettings {
+        url: SecretString::from("amqp://user:hunter2@127.0.0.1:5672/%2f"),
+        heartbeat_s: 10,
+        connect_timeout_ms: 5_000,
+        publish_timeout_ms: 2_000,
+        publish_window: 64,
+    };
+    assert!(good.validate().is_ok());
+    for (bad, key) in [
+        (AmqpSettings { url: SecretString::from("http://user:hunter2@a"), ..good.clone() }, "amqp.url"),
+        (AmqpSettings { url: SecretString::from("amqp://user:hunter2@a:x/"), ..good.clone() }, "amqp.url"),
+        (AmqpSettings { heartbeat_s: 0, ..good.clone() }, "amqp.heartbeat_s"),
+        (AmqpSettings { publish_timeout_ms: 0, ..good.clone() }, "amqp.publish_timeout_ms"),
+        (AmqpSettings { publish_window: 0, ..good.clone() }, "amqp.publish_window"),
+        (AmqpSettings { publish_window: 5_000, ..good }, "amqp.publish_window"),
+    ] {
+        let error = bad.validate().expect_err(key).to_string();
+        assert!(error.contains(key) && !error.contains("hunter2"), "{error}");
+    }
 }

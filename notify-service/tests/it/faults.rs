@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diesel::sql_query;
 use diesel_async::RunQueryDsl as _;
+use notify_service::settings::Numbers;
 use testkit::eventually;
 
 use crate::deliveries::wait_for_state;
@@ -108,20 +109,25 @@ async fn a_worker_that_lost_its_lease_does_not_write_over_the_next_ones_result()
     let receiver = Receiver::start().await;
     let mut settings = world.settings();
     settings.webhooks.timeout_ms = 2_000;
-    let slow = world.replica_with(settings).await;
-    let (webhook, _) = slow.register(&receiver.url("/hook"), &["order.*"]).await;
-    // The first attempt fails late; meanwhile the lease is taken away, and another attempt works.
-    receiver.answers("/hook", &[Answer::After(Duration::from_secs(60))]);
+    settings.webhooks.retry_ms = Numbers(vec![86_400_000]);
+    let replica = world.replica_with(settings).await;
+    let (webhook, _) = replica.register(&receiver.url("/hook"), &["order.*"]).await;
+    // The first attempt fails late; meanwhile its lease is taken away, and the next one fails in another way.
+    receiver.answers("/hook", &[Answer::After(Duration::from_secs(60)), Answer::Status(500)]);
     world.tell("ann").await;
     receiver.wait_for("/hook", 1).await;
     let lapse = sql_query("UPDATE deliveries SET leased_until = now() - interval '1 second'");
     lapse.execute(&mut world.connection().await).await.unwrap();
+    receiver.wait_for("/hook", 2).await;
 
-    let delivery = wait_for_state(&slow, &webhook, "delivered").await;
-    assert_eq!(delivery["attempts"].as_i64(), Some(1));
+    let recorded = eventually("the second attempt is recorded", async || {
+        let delivery = replica.deliveries(&webhook, "").await.remove(0);
+        (delivery["last_status"] == 500).then_some(delivery)
+    })
+    .await;
+    assert_eq!(recorded["attempts"].as_i64(), Some(1));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let after = wait_for_state(&slow, &webhook, "delivered").await;
-    assert_eq!(after, delivery);
+    assert_eq!(replica.deliveries(&webhook, "").await[0], recorded);
 }
 
 #[tokio::test(flavor = "multi_thread")]

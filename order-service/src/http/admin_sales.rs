@@ -108,8 +108,8 @@ pub async fn audit_log(
     query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = cursor::limit(query.limit.as_deref())?;
-    let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
-    let entries = audit_log::page(&mut *db.get().await?, after.and_then(number), limit + 1).await?;
+    let after = query.cursor.as_deref().map(Cursor::decode).transpose()?.map(number).transpose()?;
+    let entries = audit_log::page(&mut *db.get().await?, after, limit + 1).await?;
     let (items, next_cursor) =
         cursor::page(entries, limit, |entry| Cursor { at: entry.at, id: numbered(entry.id) });
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
@@ -125,6 +125,7 @@ fn numbered(number: i64) -> Uuid {
     Uuid::from_u128(u128::from(number.unsigned_abs()))
 }
 
-fn number(cursor: Cursor) -> Option<i64> {
-    i64::try_from(cursor.id.as_u128()).ok()
+fn number(cursor: Cursor) -> Result<i64, ApiError> {
+    let refused = |_| ApiError::invalid("cursor", "must be a next_cursor of this listing");
+    i64::try_from(cursor.id.as_u128()).map_err(refused)
 }

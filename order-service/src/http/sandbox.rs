@@ -19,6 +19,12 @@ use crate::sandbox::page::{self, Language};
 #[derive(Clone)]
 pub struct Sandbox(pub Option<Notifier>);
 
+/// The language that the page's own links ask for.
+#[derive(Debug, Deserialize)]
+struct Lang {
+    lang: Option<String>,
+}
+
 /// What the buyer decides.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,18 +87,17 @@ pub async fn choose(
 
 async fn render(db: &Db, payment: Uuid, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let checkout = ledger::checkout(&mut *db.get().await?, payment).await?.ok_or_else(ApiError::not_found)?;
-    let languages = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let asked = web::Query::<Lang>::from_query(request.query_string()).ok().and_then(|query| query.0.lang);
+    let accepted = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let language = Language::of(asked.as_deref().or(accepted).unwrap_or_default());
     let nonce = Uuid::new_v4().simple().to_string();
-    let policy = format!(
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; \
-         form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    );
+    let policy = format!("{}; frame-ancestors 'none'", page::policy(&nonce));
     Ok(HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((CONTENT_SECURITY_POLICY, policy))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((REFERRER_POLICY, "no-referrer"))
-        .body(page::render(&checkout, Language::of(languages.unwrap_or_default()), &nonce)))
+        .body(page::render(&checkout, language, &nonce)))
 }
 
 fn content_type(request: &HttpRequest) -> &str {

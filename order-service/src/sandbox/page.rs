@@ -81,7 +81,16 @@ impl Language {
     }
 }
 
-/// The page as HTML. `nonce` is what the response's Content-Security-Policy allows its script by.
+/// What the page may do: run its one script, talk to where it came from, and nothing else.
+pub fn policy(nonce: &str) -> String {
+    format!(
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'"
+    )
+}
+
+/// The page as HTML. `nonce` names its script in its [`policy`], which is in the page too, in case that headers are
+/// lost on the way.
 pub fn render(checkout: &Checkout, language: Language, nonce: &str) -> String {
     let texts = language.texts();
     let text = |name: &str| texts.iter().find(|(key, _)| *key == name).map_or("", |(_, text)| *text);
@@ -101,6 +110,7 @@ pub fn render(checkout: &Checkout, language: Language, nonce: &str) -> String {
         ("result", escape(result)),
         ("disabled", disabled.to_owned()),
         ("nonce", escape(nonce)),
+        ("policy", escape(&policy(nonce))),
     ]);
     fill(TEMPLATE, &values)
 }

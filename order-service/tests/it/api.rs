@@ -105,6 +105,27 @@ async fn whoever_waits_is_answered_when_the_order_changes() {
     assert_eq!(late["version"], 2);
 }
 
+/// A client that waits is answered at once when the instance stops, and does not hold it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_waiting() {
+    let world = World::start("stop_waiting").await;
+    let item = world.item(Wanted::default()).await;
+    let instance = world.instance_with(&[("DRAIN__TIMEOUT_MS", "60000")]).await;
+    let event = reserved(item, "ann", "key");
+    world.reserve(item, std::slice::from_ref(&event)).await;
+    let order = event.data.order_id;
+    instance.order_becomes(order, "ann", OrderStatus::PendingPayment).await;
+
+    let path = format!("/orders/{order}?wait=30&version=1");
+    let waiting = tokio::spawn(answer(instance.call(Method::GET, &path, "ann")));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = std::time::Instant::now();
+    instance.stop().await;
+    let (status, body) = waiting.await.unwrap();
+    assert_eq!((status, body["version"].as_i64()), (200, Some(1)));
+    assert!(began.elapsed() < Duration::from_secs(25), "it waited for the waiting client");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_nonsense_are_refused() {
     let world = World::start("strangers").await;

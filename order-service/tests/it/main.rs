@@ -1,5 +1,7 @@
 //! Tests of order-service on a real Postgres and RabbitMQ: one database and one virtual host per test.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod api;
 mod audit;
 mod dead_letters;

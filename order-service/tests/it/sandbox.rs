@@ -40,6 +40,8 @@ async fn the_page_shows_what_is_to_be_paid_and_never_markup_of_others() {
     let nonce = page.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
     assert!(policy.contains(&format!("'nonce-{nonce}'")));
     let chinese = desk.instance.call(Method::GET, &path, "ann").header("accept-language", "zh-CN,zh;q=0.9");
+    let by_link = desk.instance.call(Method::GET, &format!("{path}?lang=zh-CN"), "ann");
+    assert!(by_link.send().await.unwrap().text().await.unwrap().contains("确认支付"));
     assert!(chinese.send().await.unwrap().text().await.unwrap().contains("确认支付"));
 
     assert_eq!(desk.instance.get(&format!("/sandbox/payments/{}", Uuid::new_v4()), "ann").await.0, 404);
@@ -58,10 +60,7 @@ async fn a_press_pays_and_the_first_decision_stands() {
     let payment = desk.pay("ann", order).await;
     let answers = join_all((0..10).map(|_| press(&desk, payment, "success"))).await;
     assert!(answers.iter().all(|(status, body)| *status == 200 && body["delivered"] == true), "{answers:?}");
-    assert_eq!(
-        answers.iter().filter(|(_, body)| body["callback_status"] == 204).count().max(1),
-        answers.iter().filter(|(_, body)| body["callback_status"] == 204).count()
-    );
+    assert!(answers.iter().any(|(_, body)| body["callback_status"] == 204));
     assert_eq!(desk.shown("ann", order).await.status, OrderStatus::Paid);
     assert_eq!(press(&desk, payment, "failure").await.0, 409);
     assert_eq!(

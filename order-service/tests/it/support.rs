@@ -76,7 +76,10 @@ pub struct Instance {
 
 /// Events heard on `stock-service.orders`, in order of arrival.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<(&'static str, EventId, OrderV1)>>>);
+pub struct Heard(Arc<Mutex<Vec<Told>>>);
+
+/// The type, the id and the body of an event.
+pub type Told = (&'static str, EventId, OrderV1);
 
 #[derive(QueryableByName)]
 struct Number {
@@ -226,7 +229,7 @@ impl World {
 }
 
 impl Heard {
-    pub fn all(&self) -> Vec<(&'static str, EventId, OrderV1)> {
+    pub fn all(&self) -> Vec<Told> {
         self.0.lock().unwrap().clone()
     }
 
@@ -347,6 +350,9 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         // Unoptimised, logging in takes a good part of a second of a core.
         ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
         ("DATABASE__POOL_WAIT_MS", "20000"),
+        ("DATABASE__STATEMENT_TIMEOUT_MS", "20000"),
+        ("DATABASE__LOCK_TIMEOUT_MS", "20000"),
+        ("DATABASE__IDLE_IN_TRANSACTION_TIMEOUT_MS", "30000"),
         ("AMQP__URL", &amqp),
         ("PAYMENTS__SANDBOX_SECRET", SANDBOX_SECRET),
         ("DEAD_LETTERS__INTERVAL_MS", "50"),

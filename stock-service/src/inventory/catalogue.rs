@@ -97,6 +97,30 @@ impl Inventory {
         Ok(ids)
     }
 
+    /// About `most` holds of an item, from `cursor` on, and the cursor to go on with: 0 at the end. In no order; what
+    /// is written meanwhile may be missing or come twice.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn scan_holds(
+        &self,
+        keys: &ItemKeys,
+        cursor: u64,
+        most: usize,
+    ) -> Result<(u64, Vec<(OrderId, Hold)>), StoreError> {
+        let mut command = redis::cmd("HSCAN");
+        command.arg(&keys.holds).arg(cursor).arg("COUNT").arg(most);
+        let mut reply = Reply::of(self.shared.connection.call(Lane::Bulk, &command).await?, "HSCAN")?;
+        let cursor = reply.parsed(|text| text.parse())?;
+        let mut fields = reply.array()?;
+        let mut holds = Vec::with_capacity(fields.len() / 2);
+        while !fields.is_empty() {
+            let id = OrderId(fields.parsed(|text| Uuid::parse_str(&text))?);
+            holds.push((id, fields.parsed(|text| text.parse())?));
+        }
+        Ok((cursor, holds))
+    }
+
     /// The items that [`ITEMS`] lists; what is not an id is passed over.
     ///
     /// # Errors

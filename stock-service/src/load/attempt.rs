@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::amqp::PublishError;
 use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
 use common::messages::stock::FenceV1;
+use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::announce::{Announcer, Grant};
@@ -21,6 +22,10 @@ const LOCK_TIME: Duration = Duration::from_secs(6);
 const LOCK_RENEWAL: Duration = Duration::from_secs(2);
 /// What a reply may be late beside the time-outs, before its reservation is published.
 const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
+/// How often one load asks for the stock while its fence is on its way; each answer may take 10 s.
+const STOCK_QUESTIONS_MAX: usize = 6;
+/// Pause between two questions, for the case that they are answered at once.
+const STOCK_QUESTION_PAUSE: Duration = Duration::from_millis(250);
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,11 +125,14 @@ impl Loader {
         if item.looked(&self.inventory.look(&item.keys).await?) {
             return Ok(Loaded::AlreadyOpen);
         }
-        let Some(definition) = self.orders.definition(item.id).await? else { return Ok(Loaded::Gone) };
-        if self.is_over(&definition) {
-            return Ok(Loaded::Over);
-        }
-        let Some(granted) = self.orders.grant_epoch(item.id).await? else { return Ok(Loaded::Gone) };
+        let definition = match self.orders.definition(item.id).await? {
+            Some(definition) if self.is_over(&definition) => return self.unlisted(item, Loaded::Over).await,
+            Some(definition) => definition,
+            None => return self.unlisted(item, Loaded::Gone).await,
+        };
+        let Some(granted) = self.orders.grant_epoch(item.id).await? else {
+            return self.unlisted(item, Loaded::Gone).await;
+        };
         item.raise_epoch(granted.epoch);
         let earlier = match self.inventory.begin_load(&item.keys, granted.epoch).await? {
             Begun::Yes { earlier } => earlier,
@@ -139,7 +147,7 @@ impl Loader {
             sleep_until(sealed_at + self.reply_timeout + self.announcer.timeout() + STRAGGLER_SLACK).await;
         }
         self.send_fence(item, &granted).await?;
-        let stock = match self.orders.stock(item.id, &granted).await? {
+        let stock = match self.fenced_stock(item, &granted).await? {
             StockAnswer::Stock(stock) => stock,
             StockAnswer::Superseded => return Err(LoadError::Superseded),
         };
@@ -147,6 +155,12 @@ impl Loader {
         item.opened(granted.epoch);
         self.catch_up(item).await;
         Ok(Loaded::Opened)
+    }
+
+    /// Otherwise the list of items would bring it back at once.
+    async fn unlisted(&self, item: &Item, loaded: Loaded) -> Result<Loaded, LoadError> {
+        self.inventory.unlist_item(item.id).await?;
+        Ok(loaded)
     }
 
     /// The old epoch's reservations that no message may have carried to order-service.
@@ -182,6 +196,20 @@ impl Loader {
         let fence = FenceV1 { item_id: item.id, epoch: granted.epoch, token: granted.token };
         let now_ms = self.inventory.redis_ms(Instant::now());
         Ok(self.announcer.fence(fence, now_ms).await?)
+    }
+
+    /// Asks until the fence has come through. With a long queue before it that takes more than one answer; a new
+    /// attempt would put one more fence behind it.
+    async fn fenced_stock(&self, item: &Item, granted: &EpochGranted) -> Result<StockAnswer, OrdersError> {
+        for _ in 1..STOCK_QUESTIONS_MAX {
+            match self.orders.stock(item.id, granted).await {
+                Err(OrdersError::Status(StatusCode::SERVICE_UNAVAILABLE)) => {
+                    sleep(STOCK_QUESTION_PAUSE).await
+                }
+                answer => return answer,
+            }
+        }
+        self.orders.stock(item.id, granted).await
     }
 
     async fn fill(

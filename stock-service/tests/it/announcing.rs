@@ -130,6 +130,24 @@ async fn news_of_an_order_that_redis_never_had_are_adopted() {
     app.assert_quiet_and_equal(item).await;
 }
 
+/// An event was parked, say: the order has moved on and nobody has told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_later_news_are_lost_is_brought_up_to_date_by_comparing() {
+    let app = TestApp::start_with(&[("RECONCILE__INTERVAL_MS", "300")]).await;
+    let item = app.open_item(3, 1).await;
+    for name in ["a", "b"] {
+        assert_eq!(app.reserve(item, name, "k", 1).await, ReserveOutcome::Accepted);
+    }
+    app.assert_quiet_and_equal(item).await;
+    app.orders.move_order_silently(order_id(item, "a", "k"), Units::Returned, OrderStatus::Expired);
+    app.orders.move_order_silently(order_id(item, "b", "k"), Units::Sold, OrderStatus::Paid);
+    testkit::eventually("the books have followed", async || {
+        Some(app.books(item).await).filter(|books| (books.available, books.sold) == (2, 1))
+    })
+    .await;
+    app.assert_quiet_and_equal(item).await;
+}
+
 async fn delete_queue(app: &TestApp, queue: &str) {
     let connection = Connection::connect(&app.vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();

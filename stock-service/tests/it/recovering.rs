@@ -202,3 +202,38 @@ async fn an_item_that_is_over_and_settled_is_retired_and_not_loaded_again() {
     assert_eq!(app.orders.switches.epochs.load(Ordering::SeqCst), epochs, "it was loaded again");
     assert_eq!(app.reserve(item, "a", "k", 1).await, ReserveOutcome::UnknownItem);
 }
+
+/// Redis stands still: whoever was sent to it has an unknown outcome, all others are refused at once; and what runs
+/// after the stop has no effect any more, because its time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_stands_still_grants_nothing_to_those_who_have_gone() {
+    let app = TestApp::start_with(&[("REDIS__RESPONSE_TIMEOUT_MS", "300")]).await;
+    let item = app.open_item(5, 1).await;
+    let _: () = app.redis_command(&["CLIENT", "PAUSE", "3000", "ALL"]).await;
+    let mut request = app.request(item, "u", "k", 1);
+    request.deadline_ms = 1_000;
+    let outcome = app.reserve_batch(item, vec![request]).await.remove(0);
+    // Unavailable if the watch found out before.
+    assert!(matches!(outcome, ReserveOutcome::Unknown | ReserveOutcome::Unavailable), "{outcome:?}");
+    testkit::eventually("others are refused at once", async || {
+        (app.reserve(item, "v", "k", 1).await == ReserveOutcome::Unavailable).then_some(())
+    })
+    .await;
+    app.until_open(item).await;
+    assert_eq!(app.books(item).await.orders, [], "a request was granted after its time");
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    let books = app.assert_quiet_and_equal(item).await;
+    assert_eq!((books.available, books.epoch), (4, 1), "a pause is no reason to load");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_is_an_unknown_outcome_and_the_retry_learns_of_the_grant() {
+    let app = TestApp::start_with(&[("REDIS__RESPONSE_TIMEOUT_MS", "300")]).await;
+    let item = app.open_item(5, 1).await;
+    let _: () = app.redis_command(&["CLIENT", "PAUSE", "1500", "ALL"]).await;
+    let outcome = app.reserve(item, "u", "k", 1).await;
+    assert!(matches!(outcome, ReserveOutcome::Unknown | ReserveOutcome::Unavailable), "{outcome:?}");
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    let books = app.assert_quiet_and_equal(item).await;
+    assert_eq!((books.available, books.held, books.orders.len()), (4, 1, 1));
+}

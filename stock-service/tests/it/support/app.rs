@@ -68,6 +68,7 @@ fn settings(
         ("RELAY__INTERVAL_MS", "200"),
         ("RELAY__AGE_MS", "500"),
         ("RELAY__LOOKUP_AGE_MS", "1500"),
+        ("RECONCILE__INTERVAL_MS", "600000"),
         ("RETIRE__INTERVAL_MS", "200"),
     ];
     let environment: HashMap<String, String> = base

@@ -1,0 +1,111 @@
+//! The reconciler: compares holds with order-service's orders, order by order, and repairs through `apply_order.lua`
+//! (reliability R26).
+//!
+//! Needed only where an event was lost: one that was parked, say. Orders of which Redis has no hold are not found here
+//! but by the audit, and by the load that follows any loss of data. A hold that is settled here and unknown there means
+//! that the source of truth has lost an order: nothing is repaired, somebody has to look.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use common::ids::{ItemId, OrderId};
+use common::shutdown::Tasks;
+use tokio::time::sleep;
+
+use crate::inventory::StoreError;
+use crate::items::Item;
+use crate::keys::{Purpose, lock};
+use crate::load::Loader;
+use crate::orders::{LOOKUP_MAX, OrdersError};
+use crate::settings::ReconcileSettings;
+use crate::stock::{Applied, Hold, OrderState};
+
+/// How many rounds one replica keeps an item to itself, so that its place in the item is not lost.
+const LOCK_ROUNDS: u32 = 3;
+
+/// Why a round ended early; the next one goes on.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    #[error("Redis")]
+    Store(#[from] StoreError),
+    #[error("order-service")]
+    Orders(#[from] OrdersError),
+}
+
+/// Starts the reconciler, as one of `tasks`.
+pub fn start(loader: Loader, settings: ReconcileSettings, tasks: &Tasks) {
+    let stop = tasks.stop_token();
+    tasks.spawn("reconciler", async move {
+        let mut reconciler = Reconciler { loader, settings, places: HashMap::new() };
+        let rounds = async {
+            loop {
+                sleep(Duration::from_millis(settings.interval_ms)).await;
+                reconciler.round().await;
+            }
+        };
+        stop.run_until_cancelled(rounds).await;
+        Ok(())
+    });
+}
+
+struct Reconciler {
+    loader: Loader,
+    settings: ReconcileSettings,
+    /// Where the last round ended in each item, and the epoch that the place is of.
+    places: HashMap<ItemId, (i64, u64)>,
+}
+
+impl Reconciler {
+    async fn round(&mut self) {
+        let items = self.loader.items.all();
+        self.places.retain(|id, _| items.iter().any(|item| item.id == *id));
+        for item in items.into_iter().filter(|item| item.is_open()) {
+            if let Err(error) = self.compare(&item).await {
+                let cause = &error as &dyn std::error::Error;
+                tracing::warn!(error = cause, item.id = %item.id, "holds were not compared");
+            }
+        }
+    }
+
+    async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {
+        let inventory = self.loader.inventory.clone();
+        let lock_time = Duration::from_millis(self.settings.interval_ms) * LOCK_ROUNDS;
+        if !inventory.lock(&lock(item.id, Purpose::Reconcile), self.loader.owner, lock_time).await? {
+            return Ok(());
+        }
+        let epoch = item.epoch();
+        let place = self.places.get(&item.id).filter(|(of, _)| *of == epoch).map_or(0, |(_, place)| *place);
+        let (place, holds) = inventory.scan_holds(&item.keys, place, self.settings.page_max).await?;
+        for holds in holds.chunks(LOOKUP_MAX) {
+            self.compare_page(item, holds).await?;
+        }
+        self.places.insert(item.id, (epoch, place));
+        Ok(())
+    }
+
+    async fn compare_page(&self, item: &Item, holds: &[(OrderId, Hold)]) -> Result<(), ReconcileError> {
+        let ids: Vec<OrderId> = holds.iter().map(|(id, _)| *id).collect();
+        let known: HashMap<OrderId, OrderState> = {
+            let orders = self.loader.orders.lookup(item.id, &ids).await?;
+            orders.iter().map(|order| (order.order_id, OrderState::from(order))).collect()
+        };
+        let lost = holds.iter().filter(|(id, hold)| hold.version > 0 && !known.contains_key(id)).count();
+        if lost > 0 {
+            tracing::error!(item.id = %item.id, orders = lost, "order-service does not know orders that it has reported");
+            metrics::counter!("stock_drift_total", "kind" => "lost_there").increment(lost as u64);
+        }
+        let newer =
+            holds.iter().filter_map(|(id, hold)| known.get(id).filter(|order| order.version > hold.version));
+        let newer: Vec<OrderState> = newer.cloned().collect();
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let lease_ms = self.loader.catalogue.script_lease_ms();
+        let (_, applied) = self.loader.inventory.apply_orders(&item.keys, lease_ms, &newer).await?;
+        // An event that is on its way would have done the same.
+        let repaired = applied.iter().filter(|outcome| !matches!(outcome, Applied::Unchanged)).count();
+        metrics::counter!("stock_drift_total", "kind" => "behind").increment(repaired as u64);
+        tracing::info!(item.id = %item.id, orders = repaired, "holds brought up to date by comparing");
+        Ok(())
+    }
+}
