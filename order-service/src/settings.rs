@@ -245,6 +245,7 @@ impl Settings {
 
     fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.amqp.validate()?;
         self.validate_payments()?;
         let at_least_one = [
             ("database.pool_size", self.database.pool_size > 0),
