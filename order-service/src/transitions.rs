@@ -93,7 +93,9 @@ pub async fn transition(
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Text, _>(text(&step.from)?)
         .bind::<Text, _>(text(&units_from)?);
-    let Some((changed, at)) = unpack(Kept(statement).load(conn).await?)? else { return Ok(Vec::new()) };
+    let rows: Vec<Changed> = Kept(statement).load(conn).await?;
+    let Some(at) = rows.as_slice().first().map(|row| row.clock.now) else { return Ok(Vec::new()) };
+    let changed = orders_of(rows)?;
     check(step, orders, &changed)?;
     if let Some(kind) = step.event {
         outbox::push_orders(conn, kind, at, &changed).await?;
@@ -118,7 +120,9 @@ pub async fn show_refund(
     refund: RefundState,
 ) -> Result<Option<OrderV1>, DbError> {
     let statement = diesel::sql_query(REFUND).bind::<Text, _>(text(&refund)?).bind::<SqlUuid, _>(id.0);
-    let Some((changed, at)) = unpack(Kept(statement).load(conn).await?)? else { return Ok(None) };
+    let rows: Vec<Changed> = Kept(statement).load(conn).await?;
+    let Some(at) = rows.as_slice().first().map(|row| row.clock.now) else { return Ok(None) };
+    let changed = orders_of(rows)?;
     if refund == RefundState::Done {
         outbox::push_orders(conn, order::REFUNDED_V1, at, &changed).await?;
     }
@@ -134,11 +138,8 @@ pub async fn now(conn: &mut AsyncPgConnection) -> Result<DateTime<Utc>, DbError>
     Ok(clock.now)
 }
 
-/// The orders that a statement changed, and when; `None` if it changed none.
-fn unpack(rows: Vec<Changed>) -> Result<Option<(Vec<OrderV1>, DateTime<Utc>)>, DbError> {
-    let at = rows.as_slice().first().map(|row| row.clock.now);
-    let orders = into_orders(rows.into_iter().map(|row| row.order).collect())?;
-    Ok(at.map(|at| (orders, at)))
+fn orders_of(rows: Vec<Changed>) -> Result<Vec<OrderV1>, DbError> {
+    into_orders(rows.into_iter().map(|row| row.order).collect())
 }
 
 /// Nothing else may have changed than the step says (reliability R34).

@@ -9,7 +9,7 @@ use common::amqp::{PublishError, Publisher};
 use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Int4, Nullable, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -32,10 +32,10 @@ const GENERATION: &str = "SELECT generation FROM broker_generation";
 const CLAIM_GENERATION: &str = "SELECT generation FROM broker_generation FOR UPDATE SKIP LOCKED";
 const SET_GENERATION: &str = "UPDATE broker_generation SET generation = $1";
 
-const FORGET_CONFIRMS: &str = "
-UPDATE outbox SET published_at = NULL
- WHERE id IN (SELECT id FROM outbox WHERE published_at <= now() ORDER BY published_at LIMIT $1
-                 FOR UPDATE SKIP LOCKED)";
+/// At once: in steps within one transaction each step would wade through what the steps before left behind.
+const FORGET_CONFIRMS: &str = "UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL";
+/// It may be a day's worth of messages.
+const FORGET_TIMEOUT: &str = "SET LOCAL statement_timeout = '120s'";
 
 const DELETE_OLD: &str = "
 DELETE FROM outbox
@@ -117,13 +117,9 @@ async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Opt
     }
     let mut again = 0;
     // The first broker has been told nothing that it could have lost.
-    while generation.is_some() {
-        let statement = diesel::sql_query(FORGET_CONFIRMS).bind::<BigInt, _>(BATCH_MAX);
-        let rows = Kept(statement).execute(conn).await?;
-        again += rows;
-        if rows == 0 {
-            break;
-        }
+    if generation.is_some() {
+        conn.batch_execute(FORGET_TIMEOUT).await?;
+        again = Kept(diesel::sql_query(FORGET_CONFIRMS)).execute(conn).await?;
     }
     let next = Uuid::new_v4();
     if publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await.is_err() {
