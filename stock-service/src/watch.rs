@@ -14,7 +14,7 @@ use crate::inventory::{Checked, Inventory, StoreError};
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Time before a Redis that answers but cannot be checked is checked again.
-const CHECK_RETRY: Duration = Duration::from_secs(2);
+const CHECK_RETRY: Duration = Duration::from_millis(500);
 
 /// Watches Redis, as one of `tasks`.
 pub fn start(inventory: Inventory, profile: Profile, health: HealthCheck, tasks: &Tasks) {

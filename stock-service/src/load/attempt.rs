@@ -17,9 +17,9 @@ use crate::settings::{CatalogueSettings, RetireSettings};
 use crate::stock::{ORDERS_PER_CALL_MAX, Offer, OrderState, REQUESTS_PER_CALL_MAX};
 
 /// How long a lock outlives a loader that died.
-const LOCK_TIME: Duration = Duration::from_secs(6);
+const LOCK_TIME: Duration = Duration::from_secs(2);
 /// How often it is renewed.
-const LOCK_RENEWAL: Duration = Duration::from_secs(2);
+const LOCK_RENEWAL: Duration = Duration::from_millis(500);
 /// What a reply may be late beside the time-outs, before its reservation is published.
 const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
 /// How often one load asks for the stock while its fence is on its way; each answer may take 10 s.
