@@ -266,11 +266,17 @@ impl Loader {
     /// # Errors
     /// See [`StoreError`]; those not applied are kept.
     pub async fn apply_late(&self, item: &Item) -> Result<(), StoreError> {
-        let late = self.inventory.late_orders(&item.keys).await?;
-        if !late.is_empty() {
-            self.inventory.apply_orders(&item.keys, self.catalogue.script_lease_ms(), &late).await?;
+        let lease_ms = self.catalogue.script_lease_ms();
+        loop {
+            let late = self.inventory.late_orders(&item.keys).await?;
+            if late.is_empty() {
+                return Ok(());
+            }
+            // What an open gate applies leaves `late`, so this comes to an end.
+            if let (Some(_), _) = self.inventory.apply_orders(&item.keys, lease_ms, &late).await? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Whether the item would be retired as soon as it is loaded. When an admin ended it is not known here; such an item
