@@ -14,5 +14,5 @@ drive_command() {
         run cargo build --release -p e2e --bin drive || die "the build failed" "the compiler's messages are above"
     fi
     # It was built together with the services.
-    exec "$(target_folder)/drive" "$@" --env-file "$ENV_FILE"
+    RUST_LIB_BACKTRACE=0 exec "$(target_folder)/drive" "$@" --env-file "$ENV_FILE"
 }
