@@ -53,7 +53,7 @@ pub struct SaleRecord {
 }
 
 impl SaleRecord {
-    /// Where the sale is in its life at [`SaleRecord::now`].
+    /// Where the sale is in its life at the time of its record.
     pub fn state(&self) -> SaleState {
         state(&self.sale, self.now)
     }
