@@ -66,6 +66,8 @@ impl Server {
         .shutdown_timeout(drain.http_timeout().as_secs().max(1))
         .client_request_timeout(REQUEST_HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
+        // Streamed answers come in small pieces, which Nagle's algorithm would hold back for a delayed ACK.
+        .tcp_nodelay(true)
         .backlog(BACKLOG);
         if http.workers > 0 {
             server = server.workers(http.workers);

@@ -1,56 +1,39 @@
-//! How many requests may wait at a time: event streams, per user and in all, and long polls.
+//! How many requests may wait at a time: event streams and long polls.
+//!
+//! How many streams one user may have is bound by notify-service, which ends the oldest for a new one: a phone with
+//! half-dead connections must not lock itself out.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::ids::UserId;
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::settings::WaitSettings;
 
-/// The places of one process.
-pub struct Places {
-    streams: Arc<Mutex<Streams>>,
-    streams_max: usize,
-    streams_per_user_max: u32,
-    long_polls: Arc<Semaphore>,
-}
-
-#[derive(Default)]
-struct Streams {
-    all: usize,
-    of_user: HashMap<UserId, u32>,
-}
-
 /// The place of one event stream, given back when it is dropped.
 pub struct StreamPlace {
-    streams: Arc<Mutex<Streams>>,
-    user: UserId,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The places of one process.
+pub struct Places {
+    streams: Arc<Semaphore>,
+    long_polls: Arc<Semaphore>,
 }
 
 impl Places {
     /// All free.
     pub fn new(settings: &WaitSettings) -> Self {
         Self {
-            streams: Arc::default(),
-            streams_max: settings.streams_max,
-            streams_per_user_max: settings.streams_per_user_max,
+            streams: Arc::new(Semaphore::new(settings.streams_max)),
             long_polls: Arc::new(Semaphore::new(settings.long_polls_max)),
         }
     }
 
-    /// A place for one more event stream of `user`; `None` when there are too many.
-    pub fn stream(&self, user: &UserId) -> Option<StreamPlace> {
-        let mut streams = self.streams.lock();
-        let of_user = streams.of_user.get(user).copied().unwrap_or(0);
-        if streams.all >= self.streams_max || of_user >= self.streams_per_user_max {
-            return None;
-        }
-        streams.all += 1;
-        streams.of_user.insert(user.clone(), of_user + 1);
+    /// A place for one more event stream; `None` when there are too many.
+    pub fn stream(&self) -> Option<StreamPlace> {
+        let permit = self.streams.clone().try_acquire_owned().ok()?;
         metrics::gauge!("gateway_event_streams").increment(1.0);
-        Some(StreamPlace { streams: self.streams.clone(), user: user.clone() })
+        Some(StreamPlace { _permit: permit })
     }
 
     /// A place for one more long poll; `None` when there are too many.
@@ -61,14 +44,6 @@ impl Places {
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut streams = self.streams.lock();
-        streams.all -= 1;
-        if let Some(count) = streams.of_user.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                streams.of_user.remove(&self.user);
-            }
-        }
         metrics::gauge!("gateway_event_streams").decrement(1.0);
     }
 }

@@ -165,8 +165,6 @@ pub struct WaitSettings {
     pub long_polls_max: usize,
     /// Most event streams.
     pub streams_max: usize,
-    /// Most event streams of one user.
-    pub streams_per_user_max: u32,
 }
 
 /// `[limits]`

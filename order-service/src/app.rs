@@ -14,7 +14,7 @@ use diesel_async::RunQueryDsl as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::statement::Kept;
-use crate::db::{self, Db};
+use crate::db::{self, Db, Pools};
 use crate::payments::refunds;
 use crate::sandbox::notifier::Notifier;
 use crate::settings::Settings;
@@ -44,7 +44,7 @@ impl App {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         db::migrate(&settings.database).await?;
-        let db = Db::connect(&settings.database)?;
+        let Pools { requests, background: db } = Db::connect(&settings.database)?;
         let health = Health::new(metrics);
         let tasks = Tasks::new(stop.clone());
         tasks.spawn("database-probe", probe(db.clone(), health.dependency("postgres"), tasks.stop_token()));
@@ -56,7 +56,7 @@ impl App {
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
 
         let state = http::State {
-            db,
+            db: requests,
             watch,
             publisher,
             internal_token: settings.internal.token.clone(),

@@ -42,20 +42,27 @@ pub struct Db {
     committed: Arc<Notify>,
 }
 
+/// The same database for the two kinds of work.
+pub struct Pools {
+    /// For requests.
+    pub requests: Db,
+    /// For everything that goes on by itself.
+    pub background: Db,
+}
+
 impl Db {
-    /// A pool with bounded size and waits; connects when first used.
+    /// Two pools with bounded size and waits, which connect when first used: one for requests and one for background
+    /// work, so that no crowd of requests can keep orders from being made.
     ///
     /// # Errors
     /// The settings make no pool.
-    pub fn connect(settings: &DatabaseSettings) -> anyhow::Result<Self> {
-        let mut config = ManagerConfig::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        let (setup, timeout) = (session_setup(settings), settings.connect_timeout());
-        config.custom_setup = Box::new(move |url| open(url.to_owned(), setup.clone(), timeout).boxed());
-        let url = settings.url.expose_secret();
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
-        let pool = Pool::builder(manager).max_size(settings.pool_size).build().context("database pool")?;
-        Ok(Self { pool, wait: settings.pool_wait(), committed: Arc::default() })
+    pub fn connect(settings: &DatabaseSettings) -> anyhow::Result<Pools> {
+        let committed = Arc::new(Notify::new());
+        let open = |size| {
+            let pool = pool(settings, size)?;
+            anyhow::Ok(Self { pool, wait: settings.pool_wait(), committed: committed.clone() })
+        };
+        Ok(Pools { requests: open(settings.pool_size)?, background: open(settings.background_pool_size)? })
     }
 
     /// A connection, for reads and for background work that nobody cancels.
@@ -111,6 +118,16 @@ impl Db {
     pub async fn committed(&self) {
         self.committed.notified().await;
     }
+}
+
+fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPgConnection>> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    let (setup, timeout) = (session_setup(settings), settings.connect_timeout());
+    config.custom_setup = Box::new(move |url| open(url.to_owned(), setup.clone(), timeout).boxed());
+    let url = settings.url.expose_secret();
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+    Pool::builder(manager).max_size(size).build().context("database pool")
 }
 
 /// Brings the database to the schema of this version; instances that start together do it once.

@@ -54,8 +54,10 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// `postgres://…`
     pub url: SecretString,
-    /// Most connections of this process.
+    /// Most connections of this process for requests.
     pub pool_size: usize,
+    /// Most connections of this process for background work.
+    pub background_pool_size: usize,
     /// Most time to open a connection.
     pub connect_timeout_ms: u64,
     /// Most time to wait for a free connection.
@@ -245,9 +247,11 @@ impl Settings {
 
     fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.amqp.validate()?;
         self.validate_payments()?;
         let at_least_one = [
             ("database.pool_size", self.database.pool_size > 0),
+            ("database.background_pool_size", self.database.background_pool_size > 0),
             ("database.statement_timeout_ms", self.database.statement_timeout_ms > 0),
             ("database.lock_timeout_ms", self.database.lock_timeout_ms > 0),
             ("place_orders.prefetch", self.place_orders.prefetch > 0),

@@ -190,6 +190,7 @@ impl Settings {
     /// Names the first key that cannot be used.
     pub fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.amqp.validate()?;
         for (key, url) in [("redis.url", &self.redis.url), ("amqp.url", &self.amqp.url)] {
             if url.expose_secret().is_empty() {
                 return Err(SettingsError::invalid(key, "is not set"));

@@ -33,16 +33,6 @@ impl Process {
         Self(child)
     }
 
-    /// Time on the processor so far, in seconds.
-    pub fn cpu_s(&self) -> f64 {
-        const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        // Fields 14 and 15, counted after the name, which may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / TICKS_PER_SECOND
-    }
-
     fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();

@@ -11,4 +11,3 @@ mod sse_client;
 mod storing;
 mod streams;
 mod support;
-mod throughput;

@@ -78,3 +78,30 @@ async fn a_table_that_is_locked_is_waited_for() {
     world.number_becomes("SELECT count(*) FROM orders", 20).await;
     assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 0);
 }
+
+/// Requests that are stuck have connections of their own to be stuck on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_stuck_requests_does_not_keep_orders_from_being_made() {
+    let world = World::start("crowd").await;
+    let item = world.item(Wanted::default()).await;
+    let instance = world.instance_with(&[("DATABASE__POOL_SIZE", "2")]).await;
+    let mut blocker = world.connection().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    let crowd: Vec<_> = (0..20)
+        .map(|_| instance.call(reqwest::Method::GET, "/admin/dead-letters", "root").send())
+        .map(tokio::spawn)
+        .collect();
+    let stuck = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                 AND datname = current_database() AND query LIKE '%first_seen_at%'";
+    world.number_becomes(stuck, 2).await;
+
+    let events: Vec<_> = (0..20).map(|n| reserved(item, &format!("u{n}"), "key")).collect();
+    world.reserve(item, &events).await;
+    world.number_becomes("SELECT count(*) FROM orders", 20).await;
+    assert_eq!(world.number(stuck).await, 2, "they are still stuck");
+
+    blocker.batch_execute("COMMIT").await.expect("no lock");
+    for request in crowd {
+        request.await.expect("no panic").expect("an answer");
+    }
+}

@@ -122,7 +122,7 @@ impl World {
     pub async fn instance_with(&self, overrides: &[(&str, &str)]) -> Instance {
         let settings = settings(&self.database, &self.vhost, overrides);
         let stop = CancellationToken::new();
-        let db = Db::connect(&settings.database).expect("a pool");
+        let db = Db::connect(&settings.database).expect("a pool").requests;
         let app = App::build(settings, Metrics::default(), stop.clone()).await.expect("the service starts");
         let (address, client) = (app.address(), self.client.clone());
         let running = Some(tokio::spawn(app.run()));
@@ -346,7 +346,8 @@ fn settings(database: &Database, vhost: &Vhost, overrides: &[(&str, &str)]) -> S
         ("INTERNAL__TOKEN", TOKEN),
         ("DRAIN__READY_DELAY_MS", "0"),
         ("DATABASE__URL", &database),
-        ("DATABASE__POOL_SIZE", "16"),
+        ("DATABASE__POOL_SIZE", "8"),
+        ("DATABASE__BACKGROUND_POOL_SIZE", "12"),
         // Unoptimised, logging in takes a good part of a second of a core.
         ("DATABASE__CONNECT_TIMEOUT_MS", "20000"),
         ("DATABASE__POOL_WAIT_MS", "20000"),
