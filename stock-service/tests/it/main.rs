@@ -10,4 +10,5 @@ mod script_apply;
 mod script_load;
 mod script_model;
 mod script_reserve;
+mod starting;
 mod support;

@@ -102,6 +102,12 @@ impl TestApp {
         launch(settings(&self.redis, &self.vhost, &self.orders.url, extra)).await
     }
 
+    /// Builds one more replica, without running it.
+    pub async fn build_replica(&self, extra: &[(&str, &str)]) -> anyhow::Result<App> {
+        let settings = settings(&self.redis, &self.vhost, &self.orders.url, extra);
+        App::build(settings, Metrics::default(), CancellationToken::new()).await
+    }
+
     pub async fn until_ready(&self, url: &str) {
         testkit::eventually("the service is ready", async || {
             let answer = self.client.get(format!("{url}/readyz")).send().await.ok()?;
