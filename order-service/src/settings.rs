@@ -297,8 +297,12 @@ impl Settings {
 mod tests {
     use super::*;
 
-    const DEV: [(&str, &str); 3] =
-        [("PROFILE", "dev"), ("INTERNAL__TOKEN", "short"), ("PAYMENTS__SANDBOX_SECRET", "short")];
+    const DEV: [(&str, &str); 4] = [
+        ("PROFILE", "dev"),
+        ("AMQP__URL", "amqp://h"),
+        ("INTERNAL__TOKEN", "short"),
+        ("PAYMENTS__SANDBOX_SECRET", "short"),
+    ];
 
     fn refusal(overrides: &[(&str, &str)]) -> String {
         let environment = [&DEV, overrides].concat();
