@@ -17,6 +17,8 @@ use serde_json::json;
 
 /// How long a client waits for an answer before it takes the outcome as unknown.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two audits while waiting for the books to come to rest.
+const QUIET_POLL: Duration = Duration::from_millis(250);
 /// Open connections that are kept for the next request, for each gateway.
 const IDLE_CONNECTIONS_MAX: usize = 2_048;
 
@@ -234,7 +236,7 @@ impl Client {
                 return Ok(audit.clone());
             }
             ensure!(tokio::time::Instant::now() < deadline, "not quiet in time; last books: {audit:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(QUIET_POLL).await;
         }
     }
 }

@@ -96,6 +96,14 @@ impl Listing {
         }
     }
 
+    /// The items of a published sale; none if it is not known.
+    pub fn items_of(&self, sale: SaleId) -> Vec<ItemId> {
+        let published = self.published.load();
+        let sales = published.as_ref().map(|published| published.sales.as_slice()).unwrap_or_default();
+        let sale = sales.iter().find(|known| known.id == sale);
+        sale.map(|sale| sale.items.iter().map(|item| item.id).collect()).unwrap_or_default()
+    }
+
     /// The body of the listing; `None` while there is none.
     pub fn all(&self, catalogue: &Catalogue) -> Option<Bytes> {
         Some(self.rendered(catalogue)?.all.clone())

@@ -22,6 +22,9 @@ use crate::topology::{DELIVERY_LIMIT, Exchange, Queue};
 const QUEUE_LENGTH_MAX: i64 = 1_000_000;
 /// Most hints in a wake-up queue.
 const WAKEUP_LENGTH_MAX: i64 = 10_000;
+/// Longest frame, in bytes; a longer message takes several. lapin keeps room for 64 frames per connection, which at the
+/// broker's default of 128 KiB is 8 MiB for each of a process's consumers.
+const FRAME_MAX_BYTES: u32 = 16 * 1024;
 /// How often the state of a connection is looked at, should its loss not be told.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Most time for a polite goodbye.
@@ -33,6 +36,7 @@ pub(super) fn uri(settings: &AmqpSettings) -> Result<AMQPUri, SettingsError> {
     let uri = settings.url.expose_secret().parse::<AMQPUri>();
     let mut uri = uri.map_err(|_| SettingsError::invalid("amqp.url", "is not an AMQP address"))?;
     uri.query.heartbeat = Some(settings.heartbeat_s);
+    uri.query.frame_max = Some(FRAME_MAX_BYTES);
     Ok(uri)
 }
 

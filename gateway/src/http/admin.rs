@@ -1,11 +1,21 @@
 //! Running sales. order-service does the work and keeps the audit log.
 
+use std::time::Duration;
+
 use common::api::admin::{AdminOrder, Audit, AuditLogEntry, NewSale, Restock, SaleChanges};
 use common::api::{Order, Page, Sale, SaleItem};
 use common::ids::{ItemId, OrderId, SaleId};
+use tokio::time::Instant;
 
 use crate::endpoint::{Answer, Call};
 use crate::forward::Service;
+
+/// How long a published sale is waited for until the inventory offers it. Most often a fifth of a second.
+const OFFERED_WITHIN: Duration = Duration::from_secs(3);
+/// Pause between two looks at the snapshot.
+const OFFERED_POLL: Duration = Duration::from_millis(20);
+/// What the other gateways may need longer: about one pause between two of their questions.
+const OTHERS_FOLLOW_WITHIN: Duration = Duration::from_millis(250);
 
 /// All sales, drafts too.
 #[utoipa::path(get, path = "/api/v1/admin/sales", tag = "admin",
@@ -37,12 +47,16 @@ pub async fn change_sale(call: Call) -> Answer {
     changed(&call).await
 }
 
-/// Make a draft public. It opens by itself.
+/// Make a draft public. It opens by itself; when this is answered, an open one can be ordered.
 #[utoipa::path(post, path = "/api/v1/admin/sales/{sale_id}/publish", tag = "admin",
     params(("sale_id" = SaleId, Path)),
     responses((status = 200, description = "The sale.", body = Sale)))]
 pub async fn publish(call: Call) -> Answer {
-    changed(&call).await
+    let response = changed(&call).await?;
+    if response.status().is_success() {
+        wait_until_offered(&call, SaleId(call.id("sale_id")?)).await;
+    }
+    Ok(response)
 }
 
 /// Hold a sale.
@@ -120,4 +134,25 @@ async fn changed(call: &Call) -> Answer {
         tracing::warn!(error = format!("{error:#}"), "the listing will follow a change later");
     }
     Ok(response)
+}
+
+/// Gives the inventory its moment to load a sale that was just published, so that nobody who hears of it and orders at
+/// once is told to come back. If it takes longer the sale is published all the same, and orders get their 503.
+async fn wait_until_offered(call: &Call, sale: SaleId) {
+    let items = call.state.listing.items_of(sale);
+    let offered = || {
+        let snapshot = call.state.catalogue.snapshot();
+        snapshot.is_some_and(|snapshot| {
+            items.iter().all(|item| snapshot.item(*item).is_some_and(|known| known.open))
+        })
+    };
+    let give_up = call.deadline.min(Instant::now() + OFFERED_WITHIN);
+    while !offered() {
+        if Instant::now() >= give_up {
+            tracing::warn!(sale.id = %sale, "published, but the inventory does not offer it yet");
+            return;
+        }
+        tokio::time::sleep(OFFERED_POLL).await;
+    }
+    tokio::time::sleep(OTHERS_FOLLOW_WITHIN).await;
 }

@@ -236,3 +236,28 @@ async fn an_admin_who_publishes_a_sale_sees_it_at_once() {
     assert_eq!(publish.send().await.expect("answered").status(), 200);
     assert_eq!(shown(&gateway).await["title"], "Dumplings");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_sale_can_be_ordered_as_soon_as_the_admin_has_the_answer() {
+    let gateway = start(&[], |_| Reply::json(200, &catalogue(vec![]))).await;
+    let admin = gateway.token("boss", "admin").await;
+    gateway.orders.answer(|call| match call.path.as_str() {
+        "/internal/v1/sales" => Reply::json(200, &json!({ "items": [sale(SaleState::Active)] })),
+        _ => Reply::json(200, &sale(SaleState::Active)),
+    });
+    let publish = gateway.post(&format!("/api/v1/admin/sales/{SALE}/publish")).bearer_auth(&admin).send();
+    let loaded = async {
+        // The inventory is still loading the sale when order-service has answered.
+        testkit::eventually("published", async || {
+            (!gateway.orders.calls("/publish").is_empty()).then_some(())
+        })
+        .await;
+        gateway.polled().await;
+        gateway.stock.answer(stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted));
+    };
+    let (published, ()) = tokio::join!(publish, loaded);
+    assert_eq!(published.expect("answered").status(), 200);
+
+    let token = gateway.token("u1", "customer").await;
+    assert_eq!(gateway.order(&token, "k").await.status(), 202);
+}
