@@ -1,18 +1,20 @@
 #!lua flags=no-writes
--- books.lua — one atomic look at everything an item's books consist of; the caller adds it up.
+-- books.lua — one atomic look at everything an item's books consist of, if that is little; the caller adds it up.
 --
 -- KEYS  1 item   2 holds   3 buyers   4 unsettled
--- ARGV  1 schema (1)
+-- ARGV  1 schema (1)   2 most entries that each of the keys 2 to 4 may have to be read here; -1: read none
 --
--- Returns { gate } unless the gate is open, else { 0, epoch, total, available, holds (id, hold, ..),
---         quantities of the buyers (..), unsettled order ids (..) }
+-- Returns { gate } unless the gate is open, else { 0, epoch, total, available, number of holds }, followed by
+--         { holds (id, hold, ..), quantities of the buyers (..), unsettled order ids (..) } unless there are too many.
+--         Those are read page by page: a script that reads them would keep every buyer waiting.
 
 --@include gate
 
-assert(#KEYS == 4 and #ARGV == 1 and ARGV[1] == '1', 'books.lua: expected 4 keys and schema 1')
+assert(#KEYS == 4 and #ARGV == 2 and ARGV[1] == '1', 'books.lua: expected 4 keys, 2 arguments, schema 1')
+local most = tonumber(ARGV[2])
+assert(most, 'books.lua: the most entries must be a number')
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'total', 'available')
-local holds, buyers = try('HGETALL', KEYS[2]), try('HVALS', KEYS[3])
-local unsettled = try('ZRANGE', KEYS[4], 0, -1)
+local holds, buyers, unsettled = try('HLEN', KEYS[2]), try('HLEN', KEYS[3]), try('ZCARD', KEYS[4])
 if not (item and holds and buyers and unsettled) then
   return { BROKEN }
 end
@@ -24,4 +26,9 @@ local total, available = tonumber(item[4] or nil), tonumber(item[5] or nil)
 if not (total and available) then
   return { BROKEN }
 end
-return { OPEN, tonumber(item[2]), total, available, holds, buyers, unsettled }
+local reply = { OPEN, tonumber(item[2]), total, available, holds }
+if math.max(holds, buyers, unsettled) <= most then
+  reply[6], reply[7] = redis.call('HGETALL', KEYS[2]), redis.call('HVALS', KEYS[3])
+  reply[8] = redis.call('ZRANGE', KEYS[4], 0, -1)
+end
+return reply

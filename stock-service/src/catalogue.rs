@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chrono::DateTime;
 use common::api::ItemState;
+use common::api::filter::IdFilter;
 use common::api::inventory::{Catalogue, CatalogueItem};
 use common::shutdown::Tasks;
 use futures_util::{StreamExt as _, stream};
@@ -126,24 +127,25 @@ impl Shared {
         let Some(figures) = look.figures.clone().or_else(|| item.figures()) else { return Ok(None) };
         let mut shown = shown(&item, &figures, open, look.now_ms);
         if open && refuses_everybody(shown.state) {
-            shown.granted = Some(self.filter(&item, &look, &figures).await?);
+            shown.granted = self.filter(&item, &look, &figures).await?;
         }
         Ok(Some(shown))
     }
 
-    /// Read after the figures: whoever had a unit when these were read is in it.
+    /// Read after the figures: whoever had a unit when these were read is in it. `None`: the item was loaded meanwhile,
+    /// so nobody is to be refused from this snapshot.
     async fn filter(
         &self,
         item: &Item,
         look: &Look,
         figures: &Figures,
-    ) -> Result<common::api::filter::IdFilter, StoreError> {
+    ) -> Result<Option<IdFilter>, StoreError> {
         debug_assert!(look.shut.is_none());
         if let Some(known) = item.filter(figures.epoch, figures.holds) {
-            return Ok(known);
+            return Ok(Some(known));
         }
-        let ids = self.inventory.order_ids(&item.keys).await?;
-        Ok(item.keep_filter(figures.epoch, &ids))
+        let ids = self.inventory.order_ids(&item.keys, figures.epoch).await?;
+        Ok(ids.map(|ids| item.keep_filter(figures.epoch, &ids)))
     }
 
     /// Redis is away: every gate is as good as closed.

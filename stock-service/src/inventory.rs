@@ -12,10 +12,11 @@ mod load;
 mod lock;
 mod reply;
 mod reserve;
+mod scan;
 mod scripts;
 
 pub use apply::Kept;
-pub use books::{BooksView, Found};
+pub use books::{BOOKS_ATOMIC_MAX, BooksView, Found};
 pub use catalogue::{Figures, Look, Unsettled};
 pub use connection::{RedisSettings, StoreError};
 pub use load::{Begun, Commit, Committed, Retired, Updated};

@@ -1,11 +1,14 @@
 //! `lua/look.lua`, the ids for filters, the list of items, and `lua/pending.lua`.
 
+use std::collections::HashSet;
+
 use common::ids::{Currency, ItemId, OrderId, SaleId};
 use redis::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::Reply;
+use super::scan::Scan;
 use super::{Inventory, Lane, StoreError};
 use crate::keys::{ITEMS, ItemKeys};
 use crate::stock::{Hold, Shut};
@@ -83,18 +86,21 @@ impl Inventory {
         Ok(Look { shut, now_ms, figures })
     }
 
-    /// Every order id of an item, tombstones too.
+    /// Every order id of an item, tombstones too, read page by page; `None` if the gate was not open with `epoch` all
+    /// the time: then the pages may be of different books.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn order_ids(&self, keys: &ItemKeys) -> Result<Vec<OrderId>, StoreError> {
-        let value = self.shared.connection.call(Lane::Bulk, redis::cmd("HKEYS").arg(&keys.holds)).await?;
-        let mut reply = Reply::of(value, "HKEYS")?;
-        let mut ids = Vec::with_capacity(reply.len());
-        while !reply.is_empty() {
-            ids.push(OrderId(reply.parsed(|text| Uuid::parse_str(&text))?));
-        }
-        Ok(ids)
+    pub async fn order_ids(&self, keys: &ItemKeys, epoch: i64) -> Result<Option<Vec<OrderId>>, StoreError> {
+        let mut ids = HashSet::new();
+        self.scan(Scan::Hash, &keys.holds, |pairs| {
+            ids.insert(OrderId(pairs.parsed(|text| Uuid::parse_str(&text))?));
+            pairs.text().map(|_hold| ())
+        })
+        .await?;
+        let look = self.look(keys).await?;
+        let same = look.shut.is_none() && look.figures.is_some_and(|figures| figures.epoch == epoch);
+        Ok(same.then(|| ids.into_iter().collect()))
     }
 
     /// About `most` holds of an item, from `cursor` on, and the cursor to go on with: 0 at the end. In no order; what
@@ -108,11 +114,7 @@ impl Inventory {
         cursor: u64,
         most: usize,
     ) -> Result<(u64, Vec<(OrderId, Hold)>), StoreError> {
-        let mut command = redis::cmd("HSCAN");
-        command.arg(&keys.holds).arg(cursor).arg("COUNT").arg(most);
-        let mut reply = Reply::of(self.shared.connection.call(Lane::Bulk, &command).await?, "HSCAN")?;
-        let cursor = reply.parsed(|text| text.parse())?;
-        let mut fields = reply.array()?;
+        let (cursor, mut fields) = self.page(Scan::Hash, &keys.holds, cursor, most).await?;
         let mut holds = Vec::with_capacity(fields.len() / 2);
         while !fields.is_empty() {
             let id = OrderId(fields.parsed(|text| Uuid::parse_str(&text))?);

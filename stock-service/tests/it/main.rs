@@ -7,6 +7,7 @@ mod catalogue;
 mod recovering;
 mod reserving;
 mod script_apply;
+mod script_books;
 mod script_load;
 mod script_model;
 mod script_reserve;

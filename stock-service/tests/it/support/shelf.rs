@@ -5,7 +5,9 @@ use common::api::inventory::{AdminHold, Books, ItemDefinition};
 use common::ids::{Currency, IdempotencyKey, ItemId, OrderId, Quantity, SaleId, UserId};
 use common::messages::order::Units;
 use secrecy::SecretString;
-use stock_service::inventory::{Begun, Commit, Committed, Figures, Inventory, RedisSettings, Reserved};
+use stock_service::inventory::{
+    BOOKS_ATOMIC_MAX, Begun, Commit, Committed, Figures, Inventory, RedisSettings, Reserved,
+};
 use stock_service::keys::ItemKeys;
 use stock_service::stock::{Applied, Decision, OrderState, Refusal, Shut, Wish};
 use uuid::Uuid;
@@ -145,7 +147,15 @@ impl Shelf {
     }
 
     pub async fn books(&self) -> Books {
-        self.inventory.books(self.item, &self.keys).await.unwrap().expect("the gate is open")
+        self.books_with(BOOKS_ATOMIC_MAX).await
+    }
+
+    /// Read by pages if a key has more than `atomic_max` entries; the orders are sorted.
+    pub async fn books_with(&self, atomic_max: u32) -> Books {
+        let books = self.inventory.books(self.item, &self.keys, atomic_max).await;
+        let mut books = books.unwrap().expect("the gate is open");
+        books.orders.sort_by_key(|order| order.order_id);
+        books
     }
 
     /// Asserts that units are conserved and per-user counts fit.
