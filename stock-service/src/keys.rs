@@ -1,4 +1,4 @@
-//! Names of keys in Redis. The item in braces is the hash tag: all keys of an item are in one slot (design 8).
+//! Names of keys in Redis. The item in braces is the hash tag: all keys of an item are in one slot.
 
 use common::ids::ItemId;
 

@@ -1,4 +1,4 @@
-//! Loading an item, which is also how it is recovered (design 4.7, reliability R25).
+//! Loading an item, which is also how it is recovered.
 //!
 //! Whenever a gate is found closed, one replica loads the item: it gets an epoch from order-service, closes the gate for
 //! good, publishes what survived in `unsettled`, waits until nothing of the old epoch can still be on its way, sends a

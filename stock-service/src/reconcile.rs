@@ -1,5 +1,4 @@
-//! The reconciler: compares holds with order-service's orders, order by order, and repairs through `apply_order.lua`
-//! (reliability R26).
+//! The reconciler: compares holds with order-service's orders, order by order, and repairs through `apply_order.lua`.
 //!
 //! Needed only where an event was lost: one that was parked, say. Orders of which Redis has no hold are not found here
 //! but by the audit, and by the load that follows any loss of data. A hold that is settled here and unknown there means

@@ -1,4 +1,4 @@
-//! Publishing again what stays in `unsettled`, and asking order-service about it (design 4.4).
+//! Publishing again what stays in `unsettled`, and asking order-service about it.
 //!
 //! A confirmed message may be gone with its broker, and an order's news may be lost on its way back. So: what has waited
 //! and is not in the work queue any more is published again, after waits that double; and what has waited longer is asked

@@ -1,6 +1,6 @@
 //! Reserving: one queue per item, batches through the script, grants through the broker, then the answers.
 //!
-//! A batch that was begun runs in a task of its own to its end, whether or not somebody still waits (reliability R11).
+//! A batch that was begun runs in a task of its own to its end, whether or not somebody still waits.
 //! What is known about a failure decides the answer: before the script was sent nothing has happened; once it was sent
 //! without an answer, or a grant was not confirmed, the outcome is unknown, and the order id stays in `unsettled`.
 
