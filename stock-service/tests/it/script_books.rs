@@ -19,7 +19,7 @@ const ATOMIC: u32 = u32::MAX;
 /// `count` orders of as many users, of every kind.
 fn orders(shelf: &Shelf, count: usize) -> Vec<OrderState> {
     let kinds = [(Units::Held, 1), (Units::Sold, 2), (Units::Returned, 3)];
-    (0..count).map(|n| shelf.order(&format!("u{n}"), "k", 1 + (n % 2) as u32, kinds[n % 3])).collect()
+    (0..count).map(|n| shelf.order(&format!("u{n}"), "k", 1 + u32::from(n % 2 == 1), kinds[n % 3])).collect()
 }
 
 /// How often Redis ran these commands, wherever they came from.
