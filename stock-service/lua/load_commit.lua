@@ -45,16 +45,29 @@ for first = 1, #unsettled, CHUNK do
   local last = math.min(first + CHUNK - 1, #unsettled)
   local staged = redis.call('HMGET', KEYS[8], unpack(unsettled, first, last))
   local holds = redis.call('HMGET', KEYS[2], unpack(unsettled, first, last))
-  for i = first, last do
-    local quantity, units, _, _, user = parse_hold(holds[i - first + 1] or '')
-    if not staged[i - first + 1] and quantity and units == 'held' then
-      redis.call('HSET', KEYS[8], unsettled[i], holds[i - first + 1])
+  -- As few calls as possible: Redis answers nobody until this is over, and there may be hundreds of thousands.
+  local settled, kept = {}, {}
+  for i = 1, last - first + 1 do
+    local id, quantity, units, user = unsettled[first + i - 1], nil, nil, nil
+    if not staged[i] and holds[i] then
+      local _
+      quantity, units, _, _, user = parse_hold(holds[i])
+    end
+    if quantity and units == 'held' then
+      kept[#kept + 1] = id
+      kept[#kept + 1] = holds[i]
       redis.call('HINCRBY', KEYS[9], user, quantity)
       redis.call('HINCRBY', KEYS[10], user, 1)
       active, merged = active + quantity, merged + 1
     else
-      redis.call('ZREM', KEYS[4], unsettled[i])
+      settled[#settled + 1] = id
     end
+  end
+  if #kept > 0 then
+    redis.call('HSET', KEYS[8], unpack(kept))
+  end
+  if #settled > 0 then
+    redis.call('ZREM', KEYS[4], unpack(settled))
   end
 end
 

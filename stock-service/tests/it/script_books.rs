@@ -18,8 +18,12 @@ const ATOMIC: u32 = u32::MAX;
 
 /// `count` orders of as many users, of every kind.
 fn orders(shelf: &Shelf, count: usize) -> Vec<OrderState> {
-    let kinds = [(Units::Held, 1), (Units::Sold, 2), (Units::Returned, 3)];
-    (0..count).map(|n| shelf.order(&format!("u{n}"), "k", 1 + u32::from(n % 2 == 1), kinds[n % 3])).collect()
+    let kinds = [(1, Units::Held, 1), (2, Units::Sold, 2), (3, Units::Returned, 3), (1, Units::Sold, 2)];
+    let order = |n: usize| {
+        let (quantity, units, version) = kinds[n % kinds.len()];
+        shelf.order(&format!("u{n}"), "k", quantity, (units, version))
+    };
+    (0..count).map(order).collect()
 }
 
 /// How often Redis ran these commands, wherever they came from.
