@@ -190,7 +190,8 @@ async fn the_window_is_postgres_clock_and_what_is_over_stays_over() {
 async fn only_sales_that_are_over_drop_out_of_the_listing() {
     let desk = Desk::open("listing").await;
     let active = desk.open_sale(1).await.id.to_string();
-    let many = "INSERT INTO sales (id, title, published_at, ended_at, starts_at, ends_at, payment_window_seconds)
+    let many =
+        "INSERT INTO sales (id, title, published_at, ended_at, starts_at, ends_at, payment_window_seconds)
                 SELECT gen_random_uuid(), kind || n, now(), CASE kind WHEN 'ended' THEN now() END,
                     now() + make_interval(mins => CASE kind WHEN 'scheduled' THEN n ELSE n - 300 END),
                     now() + make_interval(mins => CASE kind WHEN 'past' THEN 0 ELSE 999 END), 60
