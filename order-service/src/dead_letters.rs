@@ -1,5 +1,6 @@
 //! Parked messages of every queue, where an admin sees them and can send them again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::amqp::{AmqpSettings, Outgoing, PublishError, Publisher, Raw, RetryLater, Source, Subscription};
@@ -9,6 +10,7 @@ use common::health::Health;
 use common::ids::UserId;
 use common::shutdown::Tasks;
 use common::topology::Queue;
+use diesel::upsert::excluded;
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, Queryable, Selectable,
     SelectableHelper as _,
@@ -94,29 +96,37 @@ pub fn start(
     }
 }
 
-/// Stores messages; one that is there already stays as it is, so that nothing is stored twice after a crash.
+/// Stores messages; one that is there already stays as it is but for the reason, so that nothing is stored twice
+/// after a crash.
 async fn store(db: &Db, queue: String, batch: Vec<Raw>) -> Result<(), DbError> {
     let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
     metrics::counter!("dead_letters_total", "queue" => queue.clone()).increment(count);
     db.quiet_transaction(move |conn| {
         Box::pin(async move {
-            let rows: Vec<_> = batch
+            // A statement may touch a row once only; and everybody who locks several does it by rising id.
+            let rows: BTreeMap<Uuid, _> = batch
                 .into_iter()
                 .map(|message| {
                     let from = message.queue.unwrap_or_else(|| queue.clone());
-                    (
-                        dead_letters::id.eq(dead_letter_id(&from, &message.body)),
-                        dead_letters::queue.eq(from),
-                        dead_letters::kind.eq(message.kind.unwrap_or_default()),
-                        dead_letters::reason
-                            .eq(message.reason.unwrap_or_else(|| REASON_OF_BROKER.to_owned())),
+                    let id = dead_letter_id(&from, &message.body);
+                    let reason = message.reason.unwrap_or_else(|| REASON_OF_BROKER.to_owned());
+                    let row = (
+                        dead_letters::id.eq(id),
+                        dead_letters::queue.eq(storable(&from)),
+                        dead_letters::kind.eq(storable(&message.kind.unwrap_or_default())),
+                        dead_letters::reason.eq(storable(&reason)),
                         dead_letters::body.eq(message.body),
-                    )
+                    );
+                    (id, row)
                 })
                 .collect();
+            // An update waits for whoever has the row locked. A message that is sent again may be parked again before
+            // its row is deleted: doing nothing instead would lose it.
             diesel::insert_into(dead_letters::table)
-                .values(rows)
-                .on_conflict_do_nothing()
+                .values(rows.into_values().collect::<Vec<_>>())
+                .on_conflict(dead_letters::id)
+                .do_update()
+                .set(dead_letters::reason.eq(excluded(dead_letters::reason)))
                 .execute(conn)
                 .await?;
             Ok(())
@@ -218,10 +228,16 @@ async fn forget(
     Ok(())
 }
 
-/// The database's JSON cannot hold NUL characters, and what was parked may be anything.
+/// The database's text cannot hold NUL characters, and what was parked may be anything. They become a character of
+/// one byte: queue and type have to fit into AMQP's short strings when the message is sent again.
+fn storable(text: &str) -> String {
+    text.replace('\0', "?")
+}
+
+/// Nor can its JSON.
 fn without_nul(value: serde_json::Value) -> serde_json::Value {
     match value {
-        serde_json::Value::String(text) => serde_json::Value::String(text.replace('\0', "\u{fffd}")),
+        serde_json::Value::String(text) => serde_json::Value::String(storable(&text)),
         serde_json::Value::Object(fields) => {
             fields.into_iter().map(|(name, value)| (name, without_nul(value))).collect()
         }

@@ -1,5 +1,5 @@
 //! Ends orders that nobody paid in time. Timers are rows, the clock is the database's, and several instances share
-//! the work: each takes the rows that no other one has locked (reliability R19).
+//! the work: each takes the rows that no other one has locked.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The HTTP API: every path on one screen. Contracts are in docs/API.md and `common::api`.
+//! The HTTP API: every path on one screen. The contracts are in `common::api`.
 
 pub mod admin;
 pub mod admin_orders;

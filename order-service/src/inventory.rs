@@ -1,4 +1,4 @@
-//! What stock-service is told: the right to load an item, its definition, and its orders (reliability R25).
+//! What stock-service is told: the right to load an item, its definition, and its orders.
 
 use std::time::Duration;
 

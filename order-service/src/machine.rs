@@ -1,4 +1,4 @@
-//! The state machines (design 5): one table each, and nothing else decides what may follow what.
+//! The state machines: one table each, and nothing else decides what may follow what.
 
 use common::api::{OrderStatus, SaleState};
 use common::messages::order::{self, Units};

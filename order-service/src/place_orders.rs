@@ -1,4 +1,4 @@
-//! Reservations become orders: one transaction per batch (design 4.5, reliability R15).
+//! Reservations become orders: one transaction per batch.
 //!
 //! Lock the items, look at what is known, decide in memory in order of arrival, write every table once. Orders that a
 //! guard refuses are stored as rejected, never dropped. An event that can never work is parked alone.

@@ -1,8 +1,7 @@
 //! The one way in which an order that exists changes.
 //!
-//! Payment, cancel and expiry race on the condition of one update: whoever comes second changes nothing and sees
-//! what the first one made of the order (reliability R18). Locks are taken in one order everywhere: orders before
-//! items, items by id.
+//! Payment, cancel and expiry race on the condition of one update: whoever comes second changes nothing and sees what
+//! the first one made of the order. Locks are taken in one order everywhere: orders before items, items by id.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -142,7 +141,7 @@ fn orders_of(rows: Vec<Changed>) -> Result<Vec<OrderV1>, DbError> {
     into_orders(rows.into_iter().map(|row| row.order).collect())
 }
 
-/// Nothing else may have changed than the step says (reliability R34).
+/// Nothing else may have changed than the step says.
 fn check(step: &OrderStep, asked: &[OrderId], changed: &[OrderV1]) -> Result<(), DbError> {
     let asked: HashSet<&OrderId> = asked.iter().collect();
     let as_it_should = |order: &OrderV1| {

@@ -16,7 +16,7 @@ pub enum DbError {
     #[error("database statement failed")]
     Query(#[from] Error),
     /// A row is not what this code writes, or the books would not balance. The transaction is rolled back: better
-    /// to refuse than to go on wrong (reliability R34).
+    /// to refuse than to go on wrong.
     #[error("the database contradicts itself: {0}")]
     Broken(String),
     /// Another transaction did the same at the same time; nothing was done.

@@ -1,6 +1,6 @@
 //! Orders of everybody, for admins: as JSON pages or as CSV, and refunds.
 
-use actix_web::http::header::{ACCEPT, CONTENT_DISPOSITION};
+use actix_web::http::header::{Accept, CONTENT_DISPOSITION, Header as _, Quality};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
@@ -84,18 +84,16 @@ fn filter(query: &OrdersQuery) -> Result<Filter, ApiError> {
     Ok(Filter { sale_id, status, user_id })
 }
 
-/// The first media type of Accept that is served here decides; without one it is JSON.
+/// The media type that Accept prefers among those that are served here; without one it is JSON.
 fn wants_csv(request: &HttpRequest) -> bool {
-    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    accept
-        .split(',')
-        .map(|part| part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .find_map(|media_type| match media_type.as_str() {
-            "text/csv" => Some(true),
-            "application/json" | "*/*" => Some(false),
-            _ => None,
-        })
-        .unwrap_or(false)
+    let Ok(mut accept) = Accept::parse(request) else { return false };
+    accept.retain(|range| range.quality > Quality::ZERO);
+    let preferred = accept.ranked().into_iter().find_map(|range| match range.essence_str() {
+        "text/csv" => Some(true),
+        "application/json" | "*/*" => Some(false),
+        _ => None,
+    });
+    preferred.unwrap_or(false)
 }
 
 fn place(order: &AdminOrder) -> Cursor {
@@ -142,4 +140,35 @@ fn as_csv(db: Db, filter: Filter, before: Option<Cursor>, left: Option<i64>) -> 
         .content_type("text/csv; charset=utf-8; header=present")
         .insert_header((CONTENT_DISPOSITION, "attachment; filename=\"orders.csv\""))
         .streaming(Box::pin(chunks))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::ACCEPT;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn csv_is_for_whom_prefers_it() {
+        let cases = [
+            ("", false),
+            ("*/*", false),
+            ("text/csv", true),
+            ("Text/CSV; header=present", true),
+            ("text/csv;q=0", false),
+            ("text/csv;q=0, */*", false),
+            ("application/json, text/csv;q=0.1", false),
+            ("text/csv;q=0.1, application/json", false),
+            ("application/json;q=0.1, text/csv;q=0.2", true),
+            ("text/csv, application/json", true),
+            ("application/json, text/csv", false),
+            ("text/html, text/csv;q=0.5, */*;q=0.1", true),
+            ("text/csv;q=x", false),
+        ];
+        for (accept, csv) in cases {
+            let request = TestRequest::default().insert_header((ACCEPT, accept)).to_http_request();
+            assert_eq!(wants_csv(&request), csv, "{accept}");
+        }
+    }
 }

@@ -16,6 +16,9 @@ use crate::db::{Db, DbError};
 use crate::dead_letters::{self as letters, DeadLetterRow, Replayed};
 use crate::error::ApiError;
 
+/// Longest name of a queue, in bytes: AMQP's short strings.
+const QUEUE_LENGTH_MAX: usize = 255;
+
 /// The query of [`list`].
 #[derive(Debug, Deserialize)]
 pub struct ListQuery {
@@ -33,7 +36,8 @@ pub async fn list(
     let query = query.into_inner();
     let limit = cursor::limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
-    let rows = page_of(&db, query.queue, after, limit + 1).await?;
+    let queue = query.queue.map(queue_name).transpose()?;
+    let rows = page_of(&db, queue, after, limit + 1).await?;
     let (rows, next_cursor) = cursor::page(rows, limit, |row| Cursor { at: row.first_seen_at, id: row.id });
     let items = rows.into_iter().map(DeadLetterRow::into_dead_letter).collect();
     Ok(HttpResponse::Ok().json(Page::<DeadLetter> { items, next_cursor }))
@@ -66,6 +70,14 @@ pub async fn delete(
     } else {
         Err(ApiError::not_found())
     }
+}
+
+fn queue_name(text: String) -> Result<String, ApiError> {
+    if text.is_empty() || text.len() > QUEUE_LENGTH_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let rule = format!("must be 1 to {QUEUE_LENGTH_MAX} visible ASCII characters");
+        return Err(ApiError::invalid("queue", rule));
+    }
+    Ok(text)
 }
 
 async fn page_of(

@@ -1,7 +1,7 @@
 //! Looks after published messages: a broker that lost its data is told again, and what is old is deleted.
 //!
 //! A generation id, kept here and as the name of a durable queue there, tells that the broker is still the one that
-//! was told (design 4.9). Consumers deduplicate, so telling again does no harm.
+//! was told. Consumers deduplicate, so telling again does no harm.
 
 use std::time::Duration;
 

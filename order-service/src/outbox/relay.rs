@@ -1,8 +1,7 @@
 //! Publishes what transactions left in the outbox, and marks it.
 //!
-//! Rows are found by being unpublished, never by an id above the last one seen: ids become visible out of order
-//! (reliability R23). Instances share the work; consumers are aware of versions, so a message of another instance
-//! may overtake.
+//! Rows are found by being unpublished, never by an id above the last one seen: ids become visible out of
+//! order. Instances share the work; consumers are aware of versions, so a message of another instance may overtake.
 
 use std::time::Duration;
 

@@ -11,18 +11,27 @@ use super::{ItemRow, SaleRecord, SaleRow};
 use crate::db::DbError;
 use crate::db::schema::{items, sales};
 
-/// Most sales that the public listing holds; it has no pages.
-pub const LISTED_MAX: i64 = 200;
+/// Most sales that are over in the public listing; it has no pages.
+pub const ENDED_MAX: i64 = 200;
 
-/// The published sales, newest start first, at most [`LISTED_MAX`].
+/// The published sales, newest start first: all that are not over, and of the others the newest [`ENDED_MAX`].
 ///
 /// # Errors
 /// The database.
 pub async fn published(conn: &mut AsyncPgConnection) -> Result<Vec<SaleRecord>, DbError> {
+    // One statement, so that a sale that ends just now is in exactly one of the two.
+    let over = diesel::alias!(sales as over);
+    let newest_over = over
+        .filter(over.field(sales::published_at).is_not_null())
+        .filter(over.field(sales::ended_at).is_not_null().or(over.field(sales::ends_at).le(now)))
+        .order((over.field(sales::starts_at).desc(), over.field(sales::id).desc()))
+        .limit(ENDED_MAX)
+        .select(over.field(sales::id));
+    let not_over = sales::ended_at.is_null().and(sales::ends_at.gt(now));
     let rows = sales::table
         .filter(sales::published_at.is_not_null())
+        .filter(not_over.or(sales::id.eq_any(newest_over)))
         .order((sales::starts_at.desc(), sales::id.desc()))
-        .limit(LISTED_MAX)
         .select((SaleRow::as_select(), now.into_sql::<Timestamptz>()))
         .load(conn)
         .await?;

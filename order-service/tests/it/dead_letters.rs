@@ -1,12 +1,18 @@
 //! Parked messages: seen, sent again, forgotten.
 
+use std::time::Duration;
+
+use common::amqp::Outgoing;
 use common::api::OrderStatus;
 use common::ids::{ItemId, SaleId};
 use common::messages::stock::RESERVED_V1;
+use diesel_async::SimpleAsyncConnection as _;
 use reqwest::Method;
 use testkit::eventually;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::desk::Desk;
 use crate::support::{Item, Wanted, World, answer, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,20 +92,82 @@ async fn dead_letters_of_other_services_are_drained() {
     let world = World::start("drained").await;
     let _instance = world.instance().await;
     for queue in ["notify-service.orders.dead", "stock-service.sales.dead"] {
-        let outgoing = common::amqp::Outgoing {
-            exchange: "",
-            routing_key: queue.to_owned(),
-            message_id: Uuid::new_v4(),
-            kind: "order.paid.v1".to_owned(),
-            body: b"{}".to_vec(),
-        };
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-        eventually("it is parked", async || {
-            world.publisher.publish(outgoing.clone(), deadline).await.is_ok().then_some(())
-        })
-        .await;
+        park(&world, queue, "order.paid.v1").await;
     }
     let found =
         "SELECT count(*) FROM dead_letters WHERE queue IN ('notify-service.orders', 'stock-service.sales')";
     world.number_becomes(found, 2).await;
+}
+
+/// Postgres' text cannot hold it; the messages behind it would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_with_nul_is_stored_without_it() {
+    let world = World::start("nul").await;
+    let instance = world.instance().await;
+    park(&world, "stock-service.sales.dead", "\u{0}").await;
+    world.number_becomes("SELECT count(*) FROM dead_letters WHERE kind = '?'", 1).await;
+    let (_, page) = instance.get("/admin/dead-letters", "root").await;
+    let path = format!("/admin/dead-letters/{}", page["items"][0]["id"].as_str().unwrap());
+    assert_eq!(instance.post(&format!("{path}/replay"), "root").await.0, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_parked_again_before_it_is_forgotten_is_not_lost() {
+    let world = World::start("parked_again").await;
+    let _instance = world.instance().await;
+    let queue = "stock-service.sales.dead";
+    park(&world, queue, "sale.changed.v1").await;
+    world.number_becomes("SELECT count(*) FROM dead_letters", 1).await;
+
+    // As a replay does it, with all the time in the world between sending and deleting.
+    let mut replay = world.connection().await;
+    replay.batch_execute("BEGIN; SELECT FROM dead_letters FOR UPDATE").await.unwrap();
+    park(&world, queue, "sale.changed.v1").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    world.number_becomes(waiting, 1).await;
+    replay.batch_execute("DELETE FROM dead_letters; COMMIT").await.unwrap();
+    world.number_becomes("SELECT count(*) FROM dead_letters", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_query_is_refused_and_its_field_named() {
+    let desk = Desk::open("bad_queries").await;
+    let long = format!("/admin/dead-letters?queue={}", "q".repeat(256));
+    let cases = [
+        ("/admin/dead-letters?queue=%00", "queue"),
+        ("/admin/dead-letters?queue=", "queue"),
+        ("/admin/dead-letters?queue=a%20b", "queue"),
+        ("/admin/dead-letters?queue=%C3%A9", "queue"),
+        (&long, "queue"),
+        ("/admin/dead-letters?cursor=%00", "cursor"),
+        ("/admin/orders?cursor=%00", "cursor"),
+        ("/admin/orders?user_id=%00", "user_id"),
+        ("/admin/orders?status=%00", "status"),
+        ("/admin/orders?sale_id=%00", "sale_id"),
+        ("/admin/orders?limit=%00", "limit"),
+        ("/admin/sales?cursor=%00", "cursor"),
+        ("/admin/audit-log?cursor=%00", "cursor"),
+        ("/orders?cursor=%00", "cursor"),
+    ];
+    for (path, field) in cases {
+        let (status, problem) = desk.admin_get(path).await;
+        assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{path}: {problem}");
+    }
+}
+
+/// Puts a message into a dead-letter queue.
+async fn park(world: &World, queue: &str, kind: &str) {
+    let outgoing = Outgoing {
+        exchange: "",
+        routing_key: queue.to_owned(),
+        message_id: Uuid::new_v4(),
+        kind: kind.to_owned(),
+        body: b"{}".to_vec(),
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    eventually("it is parked", async || {
+        world.publisher.publish(outgoing.clone(), deadline).await.is_ok().then_some(())
+    })
+    .await;
 }

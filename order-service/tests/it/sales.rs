@@ -185,6 +185,28 @@ async fn the_window_is_postgres_clock_and_what_is_over_stays_over() {
     assert_eq!(desk.admin(Method::POST, &format!("/admin/sales/{id}/resume"), json!({})).await.0, 409);
 }
 
+/// However many newer sales are over or to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_sales_that_are_over_drop_out_of_the_listing() {
+    let desk = Desk::open("listing").await;
+    let active = desk.open_sale(1).await.id.to_string();
+    let many =
+        "INSERT INTO sales (id, title, published_at, ended_at, starts_at, ends_at, payment_window_seconds)
+                SELECT gen_random_uuid(), kind || n, now(), CASE kind WHEN 'ended' THEN now() END,
+                    now() + make_interval(mins => CASE kind WHEN 'scheduled' THEN n ELSE n - 300 END),
+                    now() + make_interval(mins => CASE kind WHEN 'past' THEN 0 ELSE 999 END), 60
+                FROM generate_series(1, 150) n, unnest(ARRAY['ended', 'past', 'scheduled']) kind";
+    desk.world.execute(many).await;
+
+    let (status, listing) = desk.instance.get("/sales", "ann").await;
+    assert_eq!(status, 200);
+    let sales = listing["items"].as_array().unwrap();
+    let of = |state: &str| sales.iter().filter(|sale| sale["state"] == state).collect::<Vec<_>>();
+    assert_eq!((of("scheduled").len(), of("ended").len(), sales.len()), (150, 200, 351));
+    assert_eq!(of("active")[0]["id"], active);
+    assert_eq!(of("ended")[199]["title"].as_str().unwrap().trim_start_matches(char::is_alphabetic), "51");
+}
+
 /// The word to the inventory cannot be written: then nothing else is either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_never_half_written() {
