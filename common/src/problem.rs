@@ -38,7 +38,7 @@ pub enum Code {
     Paused,
     /// Not enough units left.
     SoldOut,
-    /// The user would have more than the limit.
+    /// There would be more than the limit: units, attempts of one item, or webhooks.
     LimitExceeded,
     /// The thing is not in a state that allows this.
     InvalidTransition,
@@ -94,7 +94,7 @@ impl Code {
             Self::Ended => "The sale is over.",
             Self::Paused => "The sale is paused.",
             Self::SoldOut => "Sold out.",
-            Self::LimitExceeded => "You already have as many as one buyer may have.",
+            Self::LimitExceeded => "You already have, or have tried, as many as allowed.",
             Self::InvalidTransition => "Its present state does not allow this.",
             Self::IdempotencyMismatch => "This Idempotency-Key was used with another request.",
             Self::RateLimited => "Too many requests; slow down.",

@@ -1,5 +1,5 @@
 //! Request bodies: bounded in size and time, and always read, also when the request is refused: a connection with
-//! an unread body cannot be used again (stack: an early refusal that does not read the body costs connections).
+//! an unread body cannot be used again (an early refusal that does not read the body costs connections).
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What stock-service last said of every item, and which orders can be refused from it without asking.
 //!
-//! Refusals must be true (design 4.1). `sold_out` and `paused` may be said for `lease_ms` from the moment of asking:
+//! Refusals must be true. `sold_out` and `paused` may be said for `lease_ms` from the moment of asking:
 //! stock-service does not offer units that came back before that time is over. `ended` is final. `not_started` needs
 //! this machine's clock as well, with a margin. A retry of a granted order is never refused here: its id is in the
 //! snapshot's filter.

@@ -1,4 +1,4 @@
-//! Which address a request comes from (SEC-9): the peer, unless it is a proxy of ours.
+//! Which address a request comes from: the peer, unless it is a proxy of ours.
 
 use std::net::IpAddr;
 

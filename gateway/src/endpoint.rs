@@ -200,7 +200,7 @@ pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Resul
     if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
         return Err(Code::Forbidden.into());
     }
-    // Placing orders takes its token later, when the snapshot has had its say (design 4.1).
+    // Placing orders takes its token later, when the snapshot has had its say.
     if endpoint.class != Class::Order {
         state.limits.check_user(endpoint.class, &caller.user)?;
     }

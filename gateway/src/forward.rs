@@ -1,15 +1,22 @@
 //! Passing a call on to the service that owns it, and its answer back. The request is written anew, so that no header
 //! of a client gets through that is not named here.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
+use actix_web::error::{ErrorBadGateway, ErrorGatewayTimeout};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
 };
+use actix_web::web::Bytes;
 use common::http_client::{CallError, Upstream};
 use common::internal::{ROLE_HEADER, USER_HEADER};
 use common::problem::{CONTENT_TYPE_PROBLEM, Code, Problem};
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
 use reqwest::{Method, Response};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::written;
 use crate::endpoint::{Answer, Call};
@@ -22,6 +29,10 @@ const INTERNAL: &str = "/internal/v1";
 const PROBLEM_MAX_BYTES: u64 = 64 * 1024;
 /// Longest body that is collected before it is sent on, in bytes; a page of orders has some 40 KiB.
 const SHORT_MAX_BYTES: u64 = 256 * 1024;
+/// Most time for an answer that is sent on as it comes, such as an export.
+const EXPORT_MAX: Duration = Duration::from_secs(600);
+/// After so long without a byte such an answer is broken off.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest parameter of a path that is not an id, such as the name of a payment provider.
 const SLUG_LENGTH_MAX: usize = 32;
 /// Headers of a request that are passed on, besides its type.
@@ -39,7 +50,8 @@ pub enum Service {
 }
 
 impl Service {
-    fn name(self) -> &'static str {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Orders => "order-service",
             Self::Notify => "notify-service",
@@ -57,16 +69,31 @@ impl Call {
         self.pass_back(service, response).await
     }
 
+    /// As [`Call::forward`], for a question whose answer may be long: its head has to come before the deadline, its
+    /// body may take [`EXPORT_MAX`].
+    ///
+    /// # Errors
+    /// Parameters that are no ids; a service that gives no answer in time.
+    pub async fn export(&self, service: Service) -> Answer {
+        let sent = self.send_until(service, Instant::now() + EXPORT_MAX);
+        match timeout_at(self.deadline, sent).await {
+            Ok(response) => self.pass_back(service, response?).await,
+            Err(_) => Err(Code::Unavailable.into()),
+        }
+    }
+
     /// Passes the call on.
     ///
     /// # Errors
     /// Parameters that are no ids; a service that gives no answer.
     pub async fn send(&self, service: Service) -> Result<Response, ApiError> {
+        self.send_until(service, self.deadline).await
+    }
+
+    async fn send_until(&self, service: Service, deadline: Instant) -> Result<Response, ApiError> {
         let method = self.method()?;
-        let mut call = self
-            .upstream(service)
-            .request(method, &self.internal_path()?, self.deadline)
-            .query(&self.query()?);
+        let mut call =
+            self.upstream(service).request(method, &self.internal_path()?, deadline).query(&self.query()?);
         if let Some(caller) = &self.caller {
             call = call.header(USER_HEADER, caller.user.as_str()).header(ROLE_HEADER, caller.role.as_str());
         }
@@ -102,8 +129,8 @@ impl Call {
         if media.is_some_and(|media| media.starts_with(CONTENT_TYPE_PROBLEM)) {
             return self.pass_problem_back(service, response).await;
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return Err(self.bad_answer(service, "503 without a problem document".to_owned()));
+        if status.is_client_error() || status.is_server_error() {
+            return Err(self.bad_answer(service, format!("{} without a problem document", status.as_u16())));
         }
         self.pass_whole_back(service, status, response).await
     }
@@ -128,11 +155,12 @@ impl Call {
             return Ok(answer.finish());
         }
         if length.is_none_or(|length| length > SHORT_MAX_BYTES) {
-            return Ok(answer.streaming(response.bytes_stream()));
+            return Ok(answer.streaming(long_body(response)));
         }
-        match response.bytes().await {
-            Ok(body) => Ok(answer.body(body)),
-            Err(error) => Err(self.bad_answer(service, format!("broken off: {}", error.without_url()))),
+        match timeout_at(self.deadline, response.bytes()).await {
+            Ok(Ok(body)) => Ok(answer.body(body)),
+            Ok(Err(error)) => Err(self.bad_answer(service, format!("broken off: {}", error.without_url()))),
+            Err(_) => Err(self.bad_answer(service, "broken off by the deadline".to_owned())),
         }
     }
 
@@ -141,7 +169,10 @@ impl Call {
         if response.content_length().is_some_and(|length| length > PROBLEM_MAX_BYTES) {
             return Err(self.bad_answer(service, "a problem document that is too long".to_owned()));
         }
-        match response.json::<Problem>().await {
+        let Ok(problem) = timeout_at(self.deadline, response.json::<Problem>()).await else {
+            return Err(self.bad_answer(service, "a problem document that did not come in time".to_owned()));
+        };
+        match problem {
             Ok(problem) if problem.code == Code::Internal => {
                 Err(self.bad_answer(service, "a defect".to_owned()))
             }
@@ -168,7 +199,8 @@ impl Call {
         }
     }
 
-    fn upstream(&self, service: Service) -> &Upstream {
+    /// Where calls of `service` go.
+    pub fn upstream(&self, service: Service) -> &Upstream {
         match service {
             Service::Orders => &self.state.orders,
             Service::Notify => &self.state.notify,
@@ -204,4 +236,16 @@ impl Call {
         }
         Ok(text)
     }
+}
+
+/// The body as it comes. When the service breaks off or falls silent the client's connection is broken off too, so that
+/// nobody takes a part for the whole.
+fn long_body(response: Response) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
+    try_unfold(response, |mut response| async {
+        match timeout(SILENCE_MAX, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk.map(|bytes| (bytes, response))),
+            Ok(Err(error)) => Err(ErrorBadGateway(error.without_url())),
+            Err(silence) => Err(ErrorGatewayTimeout(silence)),
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! Every route, on one screen. What is not here is not served, and each says who may call it.
 
 pub(crate) mod admin;
+pub(crate) mod audit_log;
 pub(crate) mod auth;
 pub(crate) mod dead_letters;
 pub(crate) mod docs;
@@ -63,7 +64,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
         Box::pin(admin::end(call))
     }),
     get("/api/v1/admin/sales/{sale_id}/audit", Admin, Class::Admin, |call| Box::pin(admin::audit(call))),
-    get("/api/v1/admin/audit-log", Admin, Class::Admin, |call| Box::pin(admin::audit_log(call))),
+    get("/api/v1/admin/audit-log", Admin, Class::Admin, |call| Box::pin(audit_log::list(call))),
     get("/api/v1/admin/orders", Admin, Class::Admin, |call| Box::pin(admin::list_orders(call))),
     post("/api/v1/admin/orders/{order_id}/refund", Admin, Class::Admin, Nothing, |call| {
         Box::pin(admin::refund(call))

@@ -69,7 +69,7 @@ fn chinese(code: Code) -> &'static str {
         Code::Ended => "活动已结束。",
         Code::Paused => "活动已暂停。",
         Code::SoldOut => "已售罄。",
-        Code::LimitExceeded => "已达到每人限购数量。",
+        Code::LimitExceeded => "您已拥有或已尝试的数量达到上限。",
         Code::InvalidTransition => "当前状态不允许此操作。",
         Code::IdempotencyMismatch => "该 Idempotency-Key 已用于另一个请求。",
         Code::RateLimited => "请求过于频繁，请稍后再试。",

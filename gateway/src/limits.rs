@@ -1,4 +1,4 @@
-//! Token buckets per user and per address (SEC-9): two independent limits, by class of route, in this process.
+//! Token buckets per user and per address: two independent limits, by class of route, in this process.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -28,16 +28,14 @@ pub struct Sales {
 /// One answer of order-service.
 pub struct Published {
     sales: Vec<Sale>,
-    items: HashMap<ItemId, DateTime<Utc>>,
-    ended: std::collections::HashSet<ItemId>,
+    items: HashMap<ItemId, SaleState>,
 }
 
 impl From<Sales> for Published {
     fn from(sales: Sales) -> Self {
         let of_items = sales.items.iter().flat_map(|sale| sale.items.iter().map(move |item| (item.id, sale)));
-        let items = of_items.clone().map(|(id, sale)| (id, sale.ends_at)).collect();
-        let ended = of_items.filter(|(_, sale)| sale.state == SaleState::Ended).map(|(id, _)| id).collect();
-        Self { sales: sales.items, items, ended }
+        let items = of_items.map(|(id, sale)| (id, sale.state)).collect();
+        Self { sales: sales.items, items }
     }
 }
 
@@ -59,9 +57,9 @@ pub struct Listing {
 /// What the listing knows of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// Its sale is published and not over.
+    /// Its sale is published, and not over as far as order-service has said.
     OnSale,
-    /// Its sale is over.
+    /// order-service says that its sale is over.
     Ended,
     /// It is in no published sale.
     No,
@@ -85,15 +83,22 @@ impl Listing {
         self.published.load().is_some()
     }
 
-    /// What it knows of `item`, at `clock`.
-    pub fn known(&self, item: ItemId, clock: DateTime<Utc>) -> Known {
+    /// What it knows of `item`.
+    pub fn known(&self, item: ItemId) -> Known {
         let published = self.published.load();
         let Some(published) = published.as_ref() else { return Known::NotLoaded };
         match published.items.get(&item) {
             None => Known::No,
-            Some(ends_at) if *ends_at <= clock || published.ended.contains(&item) => Known::Ended,
+            Some(SaleState::Ended) => Known::Ended,
             Some(_) => Known::OnSale,
         }
+    }
+
+    /// One sale that the listing does not have yet, with the figures of stock-service.
+    pub fn render(&self, sale: Sale, catalogue: &Catalogue) -> Bytes {
+        #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
+        let clock = Utc::now();
+        body(&with_stock(sale, self.fresh(catalogue).as_deref(), clock))
     }
 
     /// The items of a published sale; none if it is not known.
@@ -126,8 +131,7 @@ impl Listing {
         }
         #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
         let clock = Utc::now();
-        let snapshot = catalogue.snapshot();
-        let fresh = snapshot.filter(|snapshot| now < snapshot.asked_at + self.stale_after);
+        let fresh = self.fresh(catalogue);
         let sales: Vec<Sale> =
             published.sales.iter().map(|sale| with_stock(sale.clone(), fresh.as_deref(), clock)).collect();
         let single = sales.iter().map(|sale| (sale.id, body(sale))).collect();
@@ -135,6 +139,11 @@ impl Listing {
         let rendered = Arc::new(Rendered { at: now, published, all, single });
         self.rendered.store(Some(rendered.clone()));
         Some(rendered)
+    }
+
+    fn fresh(&self, catalogue: &Catalogue) -> Option<Arc<Snapshot>> {
+        let now = Instant::now();
+        catalogue.snapshot().filter(|snapshot| now < snapshot.asked_at + self.stale_after)
     }
 }
 

@@ -35,7 +35,7 @@ const BEARER: &str = "bearer";
         http::events::stream, http::payments::callback, http::payments::sandbox_page, http::payments::sandbox_pay,
         http::admin::list_sales, http::admin::create_sale, http::admin::get_sale, http::admin::change_sale,
         http::admin::publish, http::admin::pause, http::admin::resume, http::admin::end, http::admin::audit,
-        http::admin::audit_log, http::admin::list_orders, http::admin::refund, http::admin::restock,
+        http::audit_log::list, http::admin::list_orders, http::admin::refund, http::admin::restock,
         http::dead_letters::list, http::dead_letters::replay, http::dead_letters::discard,
         http::webhooks::list, http::webhooks::create, http::webhooks::delete, http::webhooks::deliveries,
         http::webhooks::redeliver,

@@ -1,7 +1,7 @@
 //! The status of an order, from the two services that know a part of it.
 //!
 //! order-service has every order that reached Postgres; until then stock-service has its hold. "There is none" may be
-//! said only if both say so, the second with an open gate (design 6).
+//! said only if both say so, the second with an open gate.
 
 use chrono::{DateTime, Utc};
 use common::api::inventory::Reservation;
@@ -120,7 +120,10 @@ impl OrderStatusOf<'_> {
 }
 
 /// The document that was asked for; `None` for 404.
-async fn document<T: serde::de::DeserializeOwned>(
+///
+/// # Errors
+/// No answer, or one that says nothing.
+pub async fn document<T: serde::de::DeserializeOwned>(
     service: &'static str,
     sent: Result<reqwest::Response, CallError>,
 ) -> Result<Option<T>, ApiError> {

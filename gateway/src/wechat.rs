@@ -1,4 +1,4 @@
-//! Logging in with WeChat: the code of a mini-program is exchanged for the user's openid, on this side only (SEC-3).
+//! Logging in with WeChat: the code of a mini-program is exchanged for the user's openid, on this side only.
 //!
 //! The `session_key` is never read, and neither the secret nor an openid is logged.
 

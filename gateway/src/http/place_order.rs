@@ -1,5 +1,5 @@
-//! Placing an order: the path that everything else makes way for. Cheapest check first (design 4.1); a refusal that
-//! the snapshot allows costs no network call.
+//! Placing an order: the path that everything else makes way for. Cheapest check first; a refusal that the snapshot
+//! allows costs no network call.
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
@@ -77,15 +77,10 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         reason = "only says when to leave the decision to the clock of Redis"
     )]
     let clock = Utc::now();
-    let known = match state.catalogue.judge(item, order_id, Instant::now(), clock) {
+    let unlisted = match state.catalogue.judge(item, order_id, Instant::now(), clock) {
         Verdict::Refuse(problem) => return Err(ApiError::Refused(problem)),
         Verdict::Ask => None,
-        // Only items of published sales get a queue and cost other services anything.
-        Verdict::Unlisted => match state.listing.known(item, clock) {
-            Known::No if state.catalogue.snapshot().is_some() => return Err(Code::NotFound.into()),
-            Known::No | Known::NotLoaded => return Err(Code::Unavailable.into()),
-            known @ (Known::OnSale | Known::Ended) => Some(known),
-        },
+        Verdict::Unlisted => Some(state.listing.known(item)),
     };
     let in_flight = match state.attempts.standing(order_id, quantity, call.deadline).await {
         Standing::Accepted => return Ok(()),
@@ -93,8 +88,13 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Standing::Try(in_flight) => in_flight,
     };
     state.limits.check_user(Class::Order, &user)?;
-    if known == Some(Known::Ended) && state.catalogue.snapshot().is_some() {
-        return retired(call, &user, order_id, Code::Ended).await;
+    // Only items of published sales get a queue; for others the one question is whether the order exists.
+    match unlisted {
+        Some(Known::No) if state.catalogue.snapshot().is_some() => {
+            return retired(call, &user, order_id, Code::NotFound).await;
+        }
+        Some(Known::No | Known::NotLoaded) => return Err(Code::Unavailable.into()),
+        Some(Known::OnSale | Known::Ended) | None => {}
     }
 
     let wish = Wish { order_id, user_id: user.clone(), quantity };
@@ -106,7 +106,8 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
             Ok(())
         }
         Ok(ReserveOutcome::UnknownItem) => {
-            let ended = state.listing.known(item, clock) == Known::Ended;
+            // Whether the sale is over is for order-service to say: this machine's clock may be ahead.
+            let ended = state.listing.known(item) == Known::Ended;
             retired(call, &user, order_id, if ended { Code::Ended } else { Code::Unavailable }).await
         }
         Ok(outcome) => Err(refused(outcome)),

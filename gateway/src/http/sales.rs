@@ -6,9 +6,11 @@ use actix_web::web::Bytes;
 use common::api::Sale;
 use common::ids::SaleId;
 use common::problem::Code;
+use reqwest::Method;
 
 use crate::endpoint::{Answer, Call};
 use crate::listing::Sales;
+use crate::order_status::document;
 
 /// A shared cache may take the load of a page that everybody looks at.
 const CACHEABLE: &str = "public, max-age=1";
@@ -26,8 +28,15 @@ pub async fn list(call: Call) -> Answer {
     responses((status = 200, description = "The sale.", body = Sale)))]
 pub async fn single(call: Call) -> Answer {
     let sale = SaleId(call.id("sale_id")?);
-    let found = call.state.listing.single(sale, &call.state.catalogue).ok_or(Code::Unavailable)?;
-    Ok(cacheable(found.ok_or(Code::NotFound)?))
+    let (listing, catalogue) = (&call.state.listing, &call.state.catalogue);
+    if let Some(body) = listing.single(sale, catalogue).ok_or(Code::Unavailable)? {
+        return Ok(cacheable(body));
+    }
+    // Published a moment ago, or so long ago that the listing has dropped it.
+    let path = format!("/internal/v1/sales/{sale}");
+    let sent = call.state.orders.request(Method::GET, &path, call.deadline).send().await;
+    let found: Option<Sale> = document("order-service", sent).await?;
+    Ok(cacheable(listing.render(found.ok_or(Code::NotFound)?, catalogue)))
 }
 
 fn cacheable(body: Bytes) -> HttpResponse {

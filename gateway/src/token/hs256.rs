@@ -1,4 +1,4 @@
-//! HMAC-SHA256 of ring for `jsonwebtoken`, which brings no cryptography of its own that we want (stack: ring only).
+//! HMAC-SHA256 of ring for `jsonwebtoken`, which brings no cryptography of its own that we want.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};

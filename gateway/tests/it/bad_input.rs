@@ -1,4 +1,4 @@
-//! What is not what it should be (reliability 5.2): a documented refusal that names the field, never a failure.
+//! What is not what it should be: a documented refusal that names the field, never a failure.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

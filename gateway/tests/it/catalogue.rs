@@ -152,6 +152,23 @@ async fn the_listing_shows_the_stock_as_the_inventory_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sale_that_the_listing_lacks_is_asked_for_before_it_is_not_found() {
+    let gateway = open().await;
+    gateway.orders.answer(|call| match call.path.as_str() {
+        "/internal/v1/sales" => Reply::json(200, &json!({ "items": [] })),
+        path if path == format!("/internal/v1/sales/{SALE}") => Reply::json(200, &sale(SaleState::Active)),
+        _ => Reply::problem(Code::NotFound),
+    });
+    gateway.polled().await;
+    let get = async |id| gateway.get(&format!("/api/v1/sales/{id}")).send().await.expect("answered");
+    let found: Value = get(SALE.to_string()).await.json().await.expect("JSON");
+    assert_eq!((&found["title"], &found["items"][0]["available"]), (&json!("Noodles"), &json!(5)));
+    problem(get(ITEM.to_string()).await, 404, "not_found").await;
+    gateway.orders.answer(|_| Reply::new(500));
+    problem(get(SALE.to_string()).await, 503, "unavailable").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_listing_survives_the_loss_of_both_services_and_says_so() {
     let gateway = start(
         &[("CATALOGUE__STALE_AFTER_MS", "500")],

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod audit_log;
 mod bad_input;
 mod catalogue;
 mod document;

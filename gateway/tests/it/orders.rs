@@ -167,7 +167,7 @@ async fn commands_are_passed_on_and_wait_for_the_queue() {
     problem(cancel().await, 503, "outcome_unknown").await;
 
     // Whatever a service does wrong, nobody is told that nothing happened.
-    for status in [500, 502, 504, 301] {
+    for status in [500, 502, 504, 301, 409] {
         gateway.orders.answer(move |_| Reply::new(status));
         let response = cancel().await;
         assert_eq!(response.headers()["location"], path().as_str());
@@ -246,6 +246,19 @@ async fn an_export_and_a_location_pass_through() {
     assert_eq!(created.expect("answered").headers()["location"], "/api/v1/admin/sales/1");
     let gone = gateway.client.delete(format!("{}/api/v1/admin/dead-letters/{}", gateway.url, SALE));
     assert_eq!(gone.bearer_auth(&admin).send().await.expect("answered").status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_may_take_longer_than_a_question() {
+    let stock = stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted);
+    let gateway = start(&[("UPSTREAM__ADMIN_TIMEOUT_MS", "1000")], stock).await;
+    let admin = gateway.token("boss", "admin").await;
+    gateway.orders.answer(|_| {
+        let reply = Reply::new(200).header("content-type", "text/csv");
+        reply.part(0, "id\n").part(900, "1\n").part(900, "2\n")
+    });
+    let export = gateway.get("/api/v1/admin/orders").bearer_auth(&admin).header("accept", "text/csv");
+    assert_eq!(export.send().await.expect("answered").text().await.expect("whole"), "id\n1\n2\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -179,16 +179,60 @@ async fn who_hangs_up_does_not_take_the_others_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_item_is_not_found_and_costs_nothing() {
-    let gateway = open().await;
+async fn an_unknown_item_is_not_found_at_the_price_of_one_bounded_question() {
+    let limits = [("LIMITS__USER__ORDER__PER_SECOND", "1"), ("LIMITS__USER__ORDER__BURST", "3")];
+    let stock = stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted);
+    let gateway = start(&limits, stock).await;
     let token = gateway.token("u1", "customer").await;
-    let before = (gateway.stock.asked(), gateway.orders.asked());
+    let mut statuses = Vec::new();
     for n in 1000..1020 {
         let path = order_path(common::ids::ItemId(Uuid::from_u128(n)));
         let response = gateway.post(&path).bearer_auth(&token).json(&json!({ "quantity": 1 })).send().await;
-        problem(response.expect("answered"), 404, "not_found").await;
+        statuses.push(response.expect("answered").status().as_u16());
     }
-    assert_eq!((gateway.stock.asked(), gateway.orders.asked()), before);
+    let not_found = statuses.iter().filter(|status| **status == 404).count();
+    assert_eq!(statuses[..3], [404; 3]);
+    assert!(statuses.contains(&429) && statuses.iter().all(|status| [404, 429].contains(status)));
+    assert_eq!((gateway.stock.asked(), gateway.orders.asked()), (0, not_found));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_is_accepted_though_neither_listing_has_its_item_any_more() {
+    let gateway = start(&[], stock(vec![], ReserveOutcome::UnknownItem)).await;
+    let known = format!("/internal/v1/orders/{}", order_id("u1", "k1"));
+    gateway.orders.answer(move |call| match call.path.as_str() {
+        "/internal/v1/sales" => Reply::json(200, &json!({ "items": [] })),
+        path if path == known => Reply::json(200, &order_json("paid", 2)),
+        _ => Reply::problem(Code::NotFound),
+    });
+    gateway.polled().await;
+    let token = gateway.token("u1", "customer").await;
+    assert_eq!(gateway.order(&token, "k1").await.status(), 202);
+    problem(gateway.order(&token, "k2").await, 404, "not_found").await;
+    gateway.orders.answer(|call| match call.path.as_str() {
+        "/internal/v1/sales" => Reply::json(200, &json!({ "items": [] })),
+        _ => Reply::problem(Code::Unavailable),
+    });
+    problem(gateway.order(&token, "k3").await, 503, "unavailable").await;
+    assert_eq!(gateway.stock.asked(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_the_inventory_lost_is_asked_for_there_and_ended_only_when_order_service_says_so() {
+    let gateway = start(&[], stock(vec![], ReserveOutcome::Unavailable)).await;
+    gateway.orders.answer(orders(vec![sale(SaleState::Ended)]));
+    gateway.polled().await;
+    let token = gateway.token("u1", "customer").await;
+    problem(gateway.order(&token, "k1").await, 503, "unavailable").await;
+
+    // By this machine's clock it is over; order-service has not said so.
+    let mut open = sale(SaleState::Active);
+    open.ends_at = now() - TimeDelta::seconds(1);
+    gateway.stock.answer(stock(vec![], ReserveOutcome::UnknownItem));
+    gateway.orders.answer(orders(vec![open]));
+    gateway.polled().await;
+    problem(gateway.order(&token, "k1").await, 503, "unavailable").await;
+    assert_eq!(gateway.stock.asked(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,13 +250,13 @@ async fn an_order_of_a_retired_item_is_still_accepted() {
     let token = gateway.token("u1", "customer").await;
     assert_eq!(gateway.order(&token, "k1").await.status(), 202);
     problem(gateway.order(&token, "k2").await, 409, "ended").await;
-    assert_eq!(gateway.stock.asked(), 0, "order-service knows it all");
+    assert_eq!(gateway.stock.asked(), 2, "the inventory decides whether it has the item");
 
     // A published item that the inventory has not loaded yet is asked for there, and is only unavailable.
     gateway.orders.answer(orders(vec![sale(SaleState::Active)]));
     gateway.polled().await;
     problem(gateway.order(&token, "k3").await, 503, "unavailable").await;
-    assert_eq!(gateway.stock.asked(), 1);
+    assert_eq!(gateway.stock.asked(), 3);
 }
 
 pub fn order_json(status: &str, version: i64) -> Value {

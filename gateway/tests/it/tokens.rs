@@ -1,4 +1,4 @@
-//! Forged, broken and stale tokens (SEC-2): all refused alike, and nothing is said of why.
+//! Forged, broken and stale tokens: all refused alike, and nothing is said of why.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

@@ -1,4 +1,4 @@
-//! Logging in with WeChat, before a WeChat that behaves and one that does not (SEC-3, SEC-18).
+//! Logging in with WeChat, before a WeChat that behaves and one that does not.
 
 use common::api::inventory::ReserveOutcome;
 use serde_json::{Value, json};
