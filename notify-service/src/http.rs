@@ -1,5 +1,6 @@
 //! All paths on one screen.
 
+mod body;
 mod caller;
 mod deliveries;
 mod events;
@@ -92,8 +93,8 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
 }
 
 /// Such as a parameter that is there twice.
-fn bad_query(error: QueryPayloadError, _: &HttpRequest) -> Error {
-    ApiError::invalid("query", error).into()
+fn bad_query(_: QueryPayloadError, _: &HttpRequest) -> Error {
+    ApiError::invalid("query", "must hold each parameter only once").into()
 }
 
 async fn not_found() -> HttpResponse {
