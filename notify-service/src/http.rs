@@ -1,9 +1,11 @@
 //! All paths on one screen.
 
+mod audit_log;
 mod body;
 mod caller;
 mod deliveries;
 mod events;
+mod page;
 mod webhooks;
 
 use std::sync::Arc;
@@ -66,6 +68,11 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
         web::scope("/internal/v1")
             .wrap(internal::guard(token))
             .route("/events", web::get().to(events::stream))
+            .service(
+                web::resource("/admin/audit-log")
+                    .route(web::get().to(audit_log::list))
+                    .default_service(web::to(method_not_allowed)),
+            )
             .service(
                 web::resource("/admin/webhooks")
                     .route(web::post().to(webhooks::create))

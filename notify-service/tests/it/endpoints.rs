@@ -155,6 +155,7 @@ async fn only_admins_may() {
     for (method, path) in [
         (Method::POST, "/internal/v1/admin/webhooks".to_owned()),
         (Method::GET, "/internal/v1/admin/webhooks".to_owned()),
+        (Method::GET, "/internal/v1/admin/audit-log".to_owned()),
         (Method::DELETE, format!("/internal/v1/admin/webhooks/{id}")),
         (Method::GET, format!("/internal/v1/admin/webhooks/{id}/deliveries")),
         (Method::POST, format!("/internal/v1/admin/webhooks/{id}/deliveries/{id}/redeliver")),
