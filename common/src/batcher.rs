@@ -1,4 +1,4 @@
-//! Natural batching (design 3): whatever waits travels together.
+//! Natural batching: whatever waits travels together.
 //!
 //! While `flights_max` flushes are in flight the queue fills; the next flush takes what is waiting, up to
 //! `batch_max`. So a batch has size 1 when idle and is large under load. One task dispatches; a request costs one

@@ -51,7 +51,7 @@ impl ItemId {
 pub struct OrderId(pub Uuid);
 
 impl OrderId {
-    /// UUIDv8: 32 bits that name the item, then 90 bits of SHA-256 over user, item and key (design 4.2).
+    /// UUIDv8: 32 bits that name the item, then 90 bits of SHA-256 over user, item and key.
     ///
     /// User ids contain no NUL, so the three parts cannot run into each other.
     pub fn derive(user: &UserId, item: ItemId, key: &IdempotencyKey) -> Self {

@@ -84,7 +84,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop`, then drains (reliability R30): not ready, but serving on until balancers have noticed;
+    /// Serves until `stop`, then drains: not ready, but serving on until balancers have noticed;
     /// then no new connections, and what is in flight gets its time.
     ///
     /// # Errors

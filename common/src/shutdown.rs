@@ -1,6 +1,6 @@
 //! Stopping in order: the signal, and the background tasks with what they stand on.
 //!
-//! A process stops in stages (reliability R30). The signal makes the HTTP server drain ([`crate::serve`]) while
+//! A process stops in stages. The signal makes the HTTP server drain ([`crate::serve`]) while
 //! everything behind it still works; then [`Tasks::finish`] stops the tasks stage by stage: first the work itself,
 //! then what the work needs ([`Tasks::outliving`]), last the connections ([`Tasks::last`]).
 

@@ -1,4 +1,4 @@
-//! Exchanges, queues and routing keys: one table, declared by whoever uses them (design 7).
+//! Exchanges, queues and routing keys: one table, declared by whoever uses them.
 
 use crate::ids::ItemId;
 

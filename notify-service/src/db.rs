@@ -2,6 +2,7 @@
 //!
 //! Queries are plain SQL: nearly all of them are batches (`UNNEST`) or claims (`SKIP LOCKED`).
 
+pub mod audit_log;
 pub mod deliveries;
 pub mod events;
 pub mod queue;
@@ -46,7 +47,7 @@ pub enum Lock {
     Retention = 4,
 }
 
-/// Why the database did not do what it should; all of these may work later.
+/// Why the database did not do what it should; but for broken rows it may work later.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// No connection within the time.
@@ -61,6 +62,9 @@ pub enum DbError {
     /// What should be stored cannot be written as JSON.
     #[error("not JSON")]
     Json(#[from] serde_json::Error),
+    /// What is stored is not what this service writes.
+    #[error("broken row: {0}")]
+    Broken(String),
 }
 
 /// Connections to the database. Cheap to clone.

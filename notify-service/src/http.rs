@@ -1,8 +1,11 @@
 //! All paths on one screen.
 
+mod audit_log;
+mod body;
 mod caller;
 mod deliveries;
 mod events;
+mod page;
 mod webhooks;
 
 use std::sync::Arc;
@@ -66,6 +69,11 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
             .wrap(internal::guard(token))
             .route("/events", web::get().to(events::stream))
             .service(
+                web::resource("/admin/audit-log")
+                    .route(web::get().to(audit_log::list))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .service(
                 web::resource("/admin/webhooks")
                     .route(web::post().to(webhooks::create))
                     .route(web::get().to(webhooks::list))
@@ -92,8 +100,8 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
 }
 
 /// Such as a parameter that is there twice.
-fn bad_query(error: QueryPayloadError, _: &HttpRequest) -> Error {
-    ApiError::invalid("query", error).into()
+fn bad_query(_: QueryPayloadError, _: &HttpRequest) -> Error {
+    ApiError::invalid("query", "must hold each parameter only once").into()
 }
 
 async fn not_found() -> HttpResponse {

@@ -186,7 +186,7 @@ pub(super) async fn declare_wakeup(
     Ok(name)
 }
 
-/// What work queues and dead-letter queues have in common (reliability R12).
+/// What work queues and dead-letter queues have in common.
 fn bounds() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::DbError;
-use super::webhooks::{Entry, record};
+use super::audit_log::{Entry, record};
 use crate::webhook::message_id;
 
 const COLUMNS: &str = "d.id, d.webhook_id, d.event_id, m.kind, d.state, d.attempts, d.due_at, d.last_status, \

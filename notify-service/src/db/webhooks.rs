@@ -1,13 +1,14 @@
-//! Registered webhooks, and what admins did to them.
+//! Registered webhooks.
 
 use chrono::{DateTime, Utc};
 use common::ids::UserId;
-use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension as _, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::audit_log::{Entry, record};
 use super::{DbError, Lock, lock};
 
 /// A webhook that is not deleted.
@@ -133,34 +134,6 @@ pub async fn delete(connection: &mut AsyncPgConnection, actor: &UserId, id: Uuid
             Ok(true)
         })
         .await
-}
-
-/// One line of the audit log.
-pub struct Entry {
-    /// What was done, such as `webhook.create`.
-    pub action: &'static str,
-    /// What it was done to.
-    pub subject: Uuid,
-    /// How it was before; `None` when it is new.
-    pub before: Option<Value>,
-    /// How it was after; `None` when it is gone.
-    pub after: Option<Value>,
-}
-
-/// Writes to the audit log, in the transaction that does what it tells of.
-///
-/// # Errors
-/// The query failed.
-pub async fn record(connection: &mut AsyncPgConnection, actor: &UserId, entry: Entry) -> Result<(), DbError> {
-    sql_query("INSERT INTO audit_log (actor, action, subject, before, after) VALUES ($1, $2, $3, $4, $5)")
-        .bind::<Text, _>(actor.as_str())
-        .bind::<Text, _>(entry.action)
-        .bind::<SqlUuid, _>(entry.subject)
-        .bind::<Nullable<Jsonb>, _>(entry.before)
-        .bind::<Nullable<Jsonb>, _>(entry.after)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 async fn count(connection: &mut AsyncPgConnection) -> Result<i64, DbError> {

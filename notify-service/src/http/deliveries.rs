@@ -1,21 +1,16 @@
 //! Deliveries of a webhook, for admins.
 
 use actix_web::{HttpResponse, web};
-use common::api::Page;
-use common::api::admin::{DeliveryState, WebhookDelivery};
+use common::api::admin::DeliveryState;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::Admin;
 use super::webhooks::path_id;
+use super::{Api, page};
 use crate::db::deliveries::{self, Filter, Redelivery};
 use crate::db::webhooks;
 use crate::error::ApiError;
-
-/// Deliveries on a page, where not said, and at most.
-const LIMIT_DEFAULT: i64 = 20;
-const LIMIT_MAX: i64 = 100;
 
 /// Read as text, so that a bad value is answered with its name.
 #[derive(Debug, Deserialize)]
@@ -37,13 +32,10 @@ pub async fn list(
     if !webhooks::exists(&mut connection, filter.webhook_id).await? {
         return Err(ApiError::NotFound);
     }
+    let limit = filter.limit;
     // One more than asked for tells whether there is another page.
-    let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-    let mut items = deliveries::list(&mut connection, Filter { limit: filter.limit + 1, ..filter }).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(HttpResponse::Ok().json(Page::<WebhookDelivery> { items, next_cursor }))
+    let found = deliveries::list(&mut connection, Filter { limit: limit + 1, ..filter }).await?;
+    Ok(HttpResponse::Ok().json(page::page(found, limit, |delivery| delivery.id.to_string())))
 }
 
 /// `POST /internal/v1/admin/webhooks/{id}/deliveries/{delivery_id}/redeliver`: sends it again, with the same
@@ -69,19 +61,7 @@ fn filter(webhook_id: Uuid, query: &Query) -> Result<Filter, ApiError> {
         Some("parked") => Some(DeliveryState::Parked),
         Some(_) => return Err(ApiError::invalid("state", "must be pending, delivered or parked")),
     };
-    let before = match query.cursor.as_deref() {
-        None | Some("") => None,
-        Some(text) => Some(
-            text.parse().map_err(|_| ApiError::invalid("cursor", "must be a next_cursor of this listing"))?,
-        ),
-    };
-    let limit = match query.limit.as_deref() {
-        None | Some("") => LIMIT_DEFAULT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| ApiError::invalid("limit", format!("must be 1 to {LIMIT_MAX}")))?,
-    };
+    let before = page::cursor(query.cursor.as_deref())?;
+    let limit = page::limit(query.limit.as_deref())?;
     Ok(Filter { webhook_id, state, before, limit })
 }

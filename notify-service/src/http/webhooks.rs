@@ -1,14 +1,13 @@
 //! Webhooks, for admins.
 
-use actix_web::http::StatusCode;
 use actix_web::{Error, HttpResponse, web};
 use common::api::Page;
 use common::api::admin::{NewWebhook, Webhook};
 use url::Host;
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::Admin;
+use super::{Api, body};
 use crate::db::webhooks::{self, Endpoint, NewEndpoint, Registration};
 use crate::error::ApiError;
 use crate::webhook::is_type;
@@ -21,10 +20,10 @@ const TYPES_MAX: usize = 16;
 pub async fn create(
     api: web::Data<Api>,
     admin: Admin,
-    body: Result<web::Bytes, Error>,
+    sent: Result<web::Bytes, Error>,
 ) -> Result<HttpResponse, ApiError> {
-    let body = body.map_err(|error| unreadable(&error))?;
-    let new = check(&api, parse(&body)?).await?;
+    let sent = sent.map_err(|error| body::unreadable(&error))?;
+    let new = check(&api, body::parse(&sent)?).await?;
     let most = api.webhooks.endpoints_max;
     let mut connection = api.db.get().await?;
     match webhooks::register(&mut connection, &admin.0, &new, most.into()).await? {
@@ -61,26 +60,6 @@ pub async fn delete(
 /// An id in a path. What is no id names nothing.
 pub fn path_id(text: &str) -> Result<Uuid, ApiError> {
     text.parse().map_err(|_| ApiError::NotFound)
-}
-
-fn unreadable(error: &Error) -> ApiError {
-    if error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::TooLarge;
-    }
-    ApiError::invalid("body", "must be sent whole")
-}
-
-fn parse(body: &[u8]) -> Result<NewWebhook, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let new = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = match error.path().to_string() {
-            path if path == "." => "body".to_owned(),
-            path => path,
-        };
-        ApiError::invalid(field, error.into_inner())
-    })?;
-    json.end().map_err(|error| ApiError::invalid("body", error))?;
-    Ok(new)
 }
 
 async fn check(api: &Api, new: NewWebhook) -> Result<NewEndpoint, ApiError> {

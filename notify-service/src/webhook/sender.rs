@@ -64,7 +64,7 @@ impl Sender {
         let judgement = self.send(endpoint, taken).await;
         let took = began.elapsed();
         metrics::histogram!("webhook_attempt_seconds").record(took);
-        let retry_after_s = judgement.error.as_ref().and_then(|_| self.pause_s(taken.step));
+        let retry_after_s = judgement.error.as_ref().and_then(|_| pause_s(&self.retry_ms, taken.step));
         Attempted {
             id: taken.id,
             claims: taken.claims,
@@ -103,12 +103,13 @@ impl Sender {
             Err(error) => failed(reason(&error)),
         }
     }
+}
 
-    /// Seconds until the next attempt, drawn up to the step of the ladder; `None`: that was the last one.
-    fn pause_s(&self, step: i32) -> Option<f64> {
-        let step_ms = *self.retry_ms.get(usize::try_from(step).ok()?)?;
-        Some(Duration::from_millis(step_ms).as_secs_f64() * rand::random::<f64>())
-    }
+/// Seconds until the next attempt: half of the step of the ladder at least, so that chance cannot use up the ladder
+/// at once, and the whole of it at most. `None`: that was the last one.
+fn pause_s(retry_ms: &[u64], step: i32) -> Option<f64> {
+    let step_ms = *retry_ms.get(usize::try_from(step).ok()?)?;
+    Some(Duration::from_millis(step_ms).as_secs_f64() * (0.5 + rand::random::<f64>() / 2.0))
 }
 
 /// An answer counts when it is 2xx, whole, and not too long.
@@ -142,5 +143,24 @@ fn reason(error: &reqwest::Error) -> String {
         "cannot connect".to_owned()
     } else {
         "the connection failed before the whole answer was there".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_between_half_of_its_step_and_all_of_it() {
+        let ladder = [5_000, 30_000];
+        for (step, step_s) in [(0, 5.0), (1, 30.0)] {
+            let pauses: Vec<f64> =
+                (0..1_000).map(|_| pause_s(&ladder, step).expect("on the ladder")).collect();
+            assert!(pauses.iter().all(|pause| (step_s / 2.0..=step_s).contains(pause)));
+            let shorter = pauses.iter().filter(|pause| **pause < step_s * 0.75).count();
+            assert!((1..1_000).contains(&shorter), "replicas would try in step");
+        }
+        assert_eq!(pause_s(&ladder, 2), None);
+        assert_eq!(pause_s(&ladder, -1), None);
     }
 }

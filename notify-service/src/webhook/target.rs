@@ -1,4 +1,4 @@
-//! Where webhooks may be: nowhere that only we can reach (reliability SEC-10).
+//! Where webhooks may be: nowhere that only we can reach.
 //!
 //! The rules are asked twice: when a webhook is registered, and for every attempt, because a name may have got
 //! another address since ([`super::resolver`]).

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test there is nobody to return an error to")]
 
+mod audit_log;
 mod deliveries;
 mod endpoints;
 mod faults;
