@@ -57,7 +57,7 @@ struct Entries {
 impl Inventory {
     /// Counts an item's books afresh: from one moment if no key of the item has more than `atomic_max` entries
     /// (usually [`BOOKS_ATOMIC_MAX`]), else page by page. Pages read under traffic are of different moments; they are
-    /// read again if units moved meanwhile, at most [`PAGED_READS_MAX`] times. A quiet item's books are exact.
+    /// read again if units moved meanwhile, at most three times. A quiet item's books are exact.
     ///
     /// # Errors
     /// See [`StoreError`].
