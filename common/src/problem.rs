@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem documents, with the stable codes of the public API (design 6).
+//! Errors as RFC 9457 problem documents, with the stable codes of the public API.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;

@@ -70,7 +70,7 @@ impl Call {
     }
 
     /// As [`Call::forward`], for a question whose answer may be long: its head has to come before the deadline, its
-    /// body may take [`EXPORT_MAX`].
+    /// body may take ten minutes.
     ///
     /// # Errors
     /// Parameters that are no ids; a service that gives no answer in time.
