@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub struct Tasks {
 }
 
 struct Shared {
+    /// Where tasks run, whoever starts them: an HTTP worker has a runtime of its own, which ends with the server.
+    runtime: Handle,
     /// Stops the process, as a signal does.
     stop: CancellationToken,
     stages: [Stage; STAGES],
@@ -64,8 +67,12 @@ struct Stage {
 
 impl Tasks {
     /// No tasks yet; `stop` is the token of [`on_signal`], cancelled when a task ends too early.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn new(stop: CancellationToken) -> Self {
         let shared = Shared {
+            runtime: Handle::current(),
             stop,
             stages: <[Stage; STAGES]>::default(),
             running: Mutex::default(),
@@ -111,7 +118,7 @@ impl Tasks {
     {
         let shared = self.shared.clone();
         lock(&shared.running).push(name);
-        self.stage().tracker.spawn(async move {
+        let task = async move {
             let result = AssertUnwindSafe(task).catch_unwind().await;
             if let Err(error) = result.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))) {
                 let error = error.context(format!("task {name}"));
@@ -123,7 +130,8 @@ impl Tasks {
             if let Some(at) = running.iter().position(|other| *other == name) {
                 running.swap_remove(at);
             }
-        });
+        };
+        self.stage().tracker.spawn_on(task, &self.shared.runtime);
     }
 
     /// Stops all tasks, stage by stage, and waits for them, `timeout` at most.

@@ -18,6 +18,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrati
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
@@ -40,6 +41,8 @@ pub struct Db {
     pool: Pool<AsyncPgConnection>,
     wait: Duration,
     committed: Arc<Notify>,
+    /// Where transactions run: an HTTP worker's own runtime ends with the server, in the middle of one.
+    runtime: Handle,
 }
 
 /// The same database for the two kinds of work.
@@ -60,7 +63,8 @@ impl Db {
         let committed = Arc::new(Notify::new());
         let open = |size| {
             let pool = pool(settings, size)?;
-            anyhow::Ok(Self { pool, wait: settings.pool_wait(), committed: committed.clone() })
+            let (wait, committed, runtime) = (settings.pool_wait(), committed.clone(), Handle::current());
+            anyhow::Ok(Self { pool, wait, committed, runtime })
         };
         Ok(Pools { requests: open(settings.pool_size)?, background: open(settings.background_pool_size)? })
     }
@@ -103,7 +107,7 @@ impl Db {
         F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
     {
         let db = self.clone();
-        let running = tokio::spawn(
+        let running = self.runtime.spawn(
             async move {
                 let mut conn = db.get().await?;
                 conn.transaction(async move |conn| work(conn).await).await

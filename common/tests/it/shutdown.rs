@@ -69,3 +69,30 @@ async fn a_task_that_does_not_end_in_time_is_named() {
     let failure = tasks.finish(Duration::from_millis(50)).await.unwrap_err();
     assert!(failure.to_string().contains("stuck"), "{failure}");
 }
+
+/// An HTTP worker has a runtime of its own, which ends with the server, before what it started has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_outlives_the_runtime_that_started_it() {
+    let tasks = Tasks::new(CancellationToken::new());
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let started_elsewhere = tasks.clone();
+    std::thread::spawn(move || {
+        let worker = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        worker.block_on(async {
+            let stop = started_elsewhere.stop_token();
+            started_elsewhere.spawn("lazy", async move {
+                begun.send(()).unwrap();
+                stop.cancelled().await;
+                ended.send(()).unwrap();
+                Ok(())
+            });
+            has_begun.await.unwrap();
+        });
+    })
+    .join()
+    .unwrap();
+
+    tasks.finish(Duration::from_secs(20)).await.unwrap();
+    has_ended.await.unwrap();
+}
