@@ -19,8 +19,11 @@ restart_command() {
             return
         fi
     fi
+    # Not by a pipe into grep -q: it ends at the first match, and the writer's broken pipe would count as a failure.
+    local parts
+    parts=$(part_names | paste -s -d ' ')
     for name in "${names[@]}"; do
-        part_names | grep -qx -- "$name" || die "there is no part $name" "there are: $(part_names | paste -s -d ' ')"
+        [[ " $parts " == *" $name "* ]] || die "there is no part $name" "there are: $parts"
     done
     for name in "${names[@]}"; do
         if part_pid "$name" >/dev/null; then
