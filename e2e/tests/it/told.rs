@@ -1,4 +1,4 @@
-//! Winners are told: on their own event stream, and their merchant by webhook.
+//! Winners are told on their own event stream. (Webhooks are tested in notify-service.)
 
 use common::api::OrderStatus;
 use futures_util::StreamExt as _;
