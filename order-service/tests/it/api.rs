@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use common::api::{Order, OrderStatus};
 use reqwest::Method;
-use testkit::eventually;
 use uuid::Uuid;
 
 use crate::support::{Wanted, World, answer, reserved};
@@ -145,13 +144,6 @@ async fn strangers_and_nonsense_are_refused() {
 async fn instances_start_together_and_again() {
     let world = World::start("starting").await;
     let (first, second, third) = tokio::join!(world.instance(), world.instance(), world.instance());
-    for instance in [&first, &second, &third] {
-        let url = format!("http://{}/readyz", instance.address);
-        eventually("it is ready", async || {
-            world.client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200).then_some(())
-        })
-        .await;
-    }
     first.stop().await;
     second.stop().await;
     third.stop().await;

@@ -119,6 +119,7 @@ impl World {
         self.instance_with(&[]).await
     }
 
+    /// An instance that is ready: before that, it truthfully answers that a neighbour is away.
     pub async fn instance_with(&self, overrides: &[(&str, &str)]) -> Instance {
         let settings = settings(&self.database, &self.vhost, overrides);
         let stop = CancellationToken::new();
@@ -126,7 +127,9 @@ impl World {
         let app = App::build(settings, Metrics::default(), stop.clone()).await.expect("the service starts");
         let (address, client) = (app.address(), self.client.clone());
         let running = Some(tokio::spawn(app.run()));
-        Instance { address, db, client, stop, running }
+        let instance = Instance { address, db, client, stop, running };
+        instance.becomes_ready().await;
+        instance
     }
 
     pub async fn connection(&self) -> AsyncPgConnection {
@@ -263,6 +266,16 @@ impl Instance {
 
     pub async fn post(&self, path: &str, user: &str) -> (u16, serde_json::Value) {
         answer(self.call(reqwest::Method::POST, path, user)).await
+    }
+
+    /// Waits until all that it depends on answers.
+    async fn becomes_ready(&self) {
+        let url = format!("http://{}/readyz", self.address);
+        eventually("the instance is ready", async || {
+            let answer = self.client.get(&url).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
     }
 
     /// Waits until the user's order is in the database with this status.
