@@ -130,6 +130,8 @@ impl HealthCheck {
 pub fn routes(cfg: &mut ServiceConfig) {
     liveness_route(cfg);
     cfg.route("/readyz", web::get().to(readyz)).route("/metrics", web::get().to(metrics));
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::routes(cfg);
 }
 
 /// `/healthz` alone, for a port that strangers reach.

@@ -6,11 +6,12 @@
 //! The wire: [`ids`], [`messages`], [`api`], [`problem`], [`topology`].
 //!
 //! The plumbing: [`settings`], [`telemetry`], [`shutdown`], [`health`], [`serve`], [`internal`], [`http_client`],
-//! [`amqp`], [`batcher`].
+//! [`amqp`], [`batcher`], [`failpoint`].
 
 pub mod amqp;
 pub mod api;
 pub mod batcher;
+pub mod failpoint;
 pub mod health;
 pub mod http_client;
 pub mod ids;

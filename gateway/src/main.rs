@@ -7,6 +7,7 @@ use gateway::{App, Settings};
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid settings")?;
     let telemetry = common::telemetry::init("gateway", &settings.telemetry)?;
+    common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 
     let result = match App::build(settings, telemetry.metrics(), stop) {

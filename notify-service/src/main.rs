@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid configuration")?;
     let telemetry = common::telemetry::init("notify-service", &settings.telemetry)?;
+    common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 
     let result = run(settings, telemetry.metrics(), stop).await;

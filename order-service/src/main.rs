@@ -8,6 +8,7 @@ use order_service::{App, Settings};
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid configuration")?;
     let telemetry = common::telemetry::init("order-service", &settings.telemetry)?;
+    common::failpoint::arm_from_environment()?;
 
     let result = run(settings, telemetry.metrics()).await;
 
