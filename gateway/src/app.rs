@@ -126,11 +126,12 @@ fn state(
     };
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
+    let store = Store::new(&settings.redis)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, settings.is_dev()),
-        limits: Limits::new(&settings.limits, exempt(settings)),
+        limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
         catalogue: Arc::default(),
@@ -138,7 +139,7 @@ fn state(
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
-        store: Store::new(&settings.redis)?,
+        store,
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,

@@ -187,6 +187,8 @@ pub struct WaitSettings {
 pub struct LimitSettings {
     /// Whose X-Forwarded-For is believed.
     pub trusted_proxies: CidrList,
+    /// How many gateways there are.
+    pub replicas: NonZeroU32,
     /// Who has no limit per address.
     pub ip_exempt: CidrList,
     /// Buckets of one user.
@@ -224,7 +226,7 @@ pub struct IpLimits {
 }
 
 /// One token bucket.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bucket {
     /// Tokens per second.

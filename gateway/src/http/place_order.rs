@@ -16,9 +16,9 @@ use crate::admission::Wish;
 use crate::answer::refusal;
 use crate::attempts::Standing;
 use crate::catalogue::Verdict;
-use crate::endpoint::{Answer, Call};
+use crate::endpoint::{Answer, Call, address};
 use crate::error::ApiError;
-use crate::limits::Class;
+use crate::limits::Quota;
 use crate::listing::Known;
 use crate::order_status::OrderStatusOf;
 
@@ -42,11 +42,15 @@ pub async fn place(call: Call) -> Answer {
     let order_id = OrderId::derive(&user, item, &key);
 
     let location = format!("/api/v1/orders/{order_id}");
-    let (mut response, locate) = match decide(&call, item, user, order_id).await {
+    let mut quota = None;
+    let (mut response, locate) = match decide(&call, item, user, order_id, &mut quota).await {
         Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
         Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
     };
     let headers = response.headers_mut();
+    if let Some(quota) = quota {
+        quota.write(headers);
+    }
     if let (true, Ok(location)) = (locate, HeaderValue::from_str(&location)) {
         headers.insert(LOCATION, location);
     }
@@ -68,8 +72,14 @@ fn invalid_key(message: &str) -> ApiError {
     Problem::invalid(IDEMPOTENCY_KEY, message).into()
 }
 
-/// Whether the order is accepted.
-async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> Result<(), ApiError> {
+/// Whether the order is accepted; `quota` is what it leaves of the user's limit, if it counts.
+async fn decide(
+    call: &Call,
+    item: ItemId,
+    user: UserId,
+    order_id: OrderId,
+    quota: &mut Option<Quota>,
+) -> Result<(), ApiError> {
     let PlaceOrder { quantity } = call.json()?;
     let state = &call.state;
     #[expect(
@@ -87,7 +97,7 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
         Standing::Try(in_flight) => in_flight,
     };
-    state.limits.check_user(Class::Order, &user)?;
+    *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {
         Some(Known::No) if state.catalogue.snapshot().is_some() => {
