@@ -26,7 +26,7 @@ pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: 
     let timeout = if endpoint.class == Class::Admin { state.admin_timeout } else { state.timeout };
     let deadline = Instant::now() + timeout;
 
-    let admitted = admit(&state, endpoint, &request);
+    let admitted = admit(&state, endpoint, &request).await;
     let (body, reusable) = match body::read(payload, state.body_timeout).await {
         Read::Whole(body) => (Ok(body), true),
         Read::TooLarge { drained } => (Err(Problem::new(Code::TooLarge)), drained),

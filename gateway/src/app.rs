@@ -29,6 +29,7 @@ use crate::refusals::Refusals;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::token::Tokens;
+use crate::token::jwks::Jwks;
 use crate::wechat::Wechat;
 
 /// Upper bound of any call, for what has no nearer deadline: a stream that lives as long as its token.
@@ -57,7 +58,7 @@ impl App {
         let closing = CancellationToken::new();
         let served = Served { dev: settings.is_dev(), wechat: !settings.wechat.app_id.is_empty() };
 
-        let state = Data::new(state(&settings, served, &tasks, closing.clone())?);
+        let state = Data::new(state(&settings, served, &tasks, &health, closing.clone())?);
         start_tasks(&settings, &state, &health, &tasks);
 
         let shared = state.clone();
@@ -116,6 +117,7 @@ fn state(
     settings: &Settings,
     served: Served,
     tasks: &Tasks,
+    health: &Health,
     closing: CancellationToken,
 ) -> anyhow::Result<State> {
     let connect_timeout = Duration::from_millis(settings.upstream.connect_timeout_ms);
@@ -123,12 +125,17 @@ fn state(
     let upstream = |name, service: &crate::settings::ServiceSettings| {
         Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)
     };
+    let jwks = Jwks::new(&settings.auth, client.clone());
+    if let Some(jwks) = &jwks {
+        let check = health.dependency("identity provider");
+        tasks.spawn("identity provider's keys", jwks.clone().run(check, tasks.stop_token()));
+    }
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
-        tokens: Tokens::new(&settings.auth, settings.is_dev()),
+        tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
         limits: Limits::new(&settings.limits, exempt(settings)),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),

@@ -181,11 +181,16 @@ impl Call {
     }
 }
 
-/// Lets a request in, or not: cheapest check first, no network, nothing read but the head.
+/// Lets a request in, or not: cheapest check first, nothing read but the head, and no network but for a token whose
+/// key is new.
 ///
 /// # Errors
 /// What the client is told.
-pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Result<Option<Caller>, ApiError> {
+pub async fn admit(
+    state: &State,
+    endpoint: &Endpoint,
+    request: &HttpRequest,
+) -> Result<Option<Caller>, ApiError> {
     let headers = request.headers();
     body::check_head(headers, endpoint.expect)?;
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
@@ -196,7 +201,8 @@ pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Resul
 
     let token =
         bearer(headers).or_else(|| (endpoint.access == Access::Stream).then(|| in_query(request)).flatten());
-    let caller = token.and_then(|token| state.tokens.check(&token).ok()).ok_or(Code::Unauthenticated)?;
+    let token = token.ok_or(Code::Unauthenticated)?;
+    let caller = state.tokens.check(&token).await.map_err(|_| Code::Unauthenticated)?;
     if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
         return Err(Code::Forbidden.into());
     }

@@ -109,6 +109,14 @@ pub struct UpstreamSettings {
 pub struct AuthSettings {
     /// The HS256 key.
     pub jwt_secret: SecretString,
+    /// Where the identity provider's keys are; empty: nowhere.
+    pub jwks: String,
+    /// `iss` of the provider's tokens; empty: `issuer`.
+    pub jwks_issuer: String,
+    /// Time between readings of the keys.
+    pub jwks_refresh_ms: u64,
+    /// Least time between readings for want of a key or after a failure.
+    pub jwks_retry_ms: u64,
     /// `iss`.
     pub issuer: String,
     /// `aud`.
@@ -266,7 +274,7 @@ impl Settings {
     /// Names the first key that does not fit.
     pub fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
-        check_secret("auth.jwt_secret", &self.auth.jwt_secret, self.profile)?;
+        self.check_tokens()?;
         if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
             return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
         }
@@ -288,6 +296,8 @@ impl Settings {
             ("upstream.timeout_ms", self.upstream.timeout_ms),
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
             ("auth.token_ttl_s", self.auth.token_ttl_s),
+            ("auth.jwks_refresh_ms", self.auth.jwks_refresh_ms),
+            ("auth.jwks_retry_ms", self.auth.jwks_retry_ms),
             ("wechat.timeout_ms", self.wechat.timeout_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
@@ -303,6 +313,19 @@ impl Settings {
             Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// Tokens need a key: ours, or the provider's. Ours is needed for whatever is issued here.
+    fn check_tokens(&self) -> Result<(), SettingsError> {
+        let auth = &self.auth;
+        let issues = self.is_dev() || !self.wechat.app_id.is_empty();
+        if auth.jwks.is_empty() || issues || !auth.jwt_secret.expose_secret().is_empty() {
+            check_secret("auth.jwt_secret", &auth.jwt_secret, self.profile)?;
+        }
+        if auth.jwks.starts_with("http:") && !self.is_dev() {
+            return Err(SettingsError::invalid("auth.jwks", "must be https, or a file"));
+        }
+        Ok(())
     }
 
     /// Whether this is a developer's machine.
