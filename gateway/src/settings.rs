@@ -390,6 +390,20 @@ mod tests {
     }
 
     #[test]
+    fn our_key_is_needed_for_whatever_is_issued_here() {
+        let provider = ("GATEWAY__AUTH__JWKS", "https://login.example/jwks.json");
+        let no_key = ("GATEWAY__AUTH__JWT_SECRET", "");
+        with(&[provider, no_key]).expect("the provider's tokens do");
+        let refused = |values: &[(&str, &str)]| with(values).expect_err("must be refused").to_string();
+        assert!(refused(&[no_key]).contains("auth.jwt_secret"));
+        assert!(refused(&[provider, no_key, ("GATEWAY__PROFILE", "dev")]).contains("auth.jwt_secret"));
+        let wechat = [("GATEWAY__WECHAT__APP_ID", "wx1"), ("GATEWAY__WECHAT__APP_SECRET", "s3cr3t")];
+        assert!(refused(&[provider, no_key, wechat[0], wechat[1]]).contains("auth.jwt_secret"));
+        assert!(refused(&[("GATEWAY__AUTH__JWKS", "http://login.example/jwks.json")]).contains("auth.jwks"));
+        assert!(refused(&[provider, ("GATEWAY__AUTH__JWKS_RETRY_MS", "0")]).contains("auth.jwks_retry_ms"));
+    }
+
+    #[test]
     fn a_bad_value_is_refused_by_the_name_of_its_key() {
         assert!(refused("GATEWAY__AUTH__JWT_SECRET", "short").contains("auth.jwt_secret"));
         assert!(refused("GATEWAY__ADMISSION__BATCH_MAX", "257").contains("admission.batch_max"));

@@ -9,8 +9,8 @@ mod provider;
 
 use std::sync::Arc;
 
-pub use common::internal::Role;
 use common::ids::UserId;
+pub use common::internal::Role;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -139,7 +139,9 @@ impl Tokens {
         if header.alg == Algorithm::HS256 {
             return self.check_own(token);
         }
-        if header.alg != Algorithm::EdDSA && header.alg != Algorithm::RS256 {
+        let known = header.alg == Algorithm::EdDSA || header.alg == Algorithm::RS256;
+        // `crit` asks not to be passed over (RFC 7515), and nothing that it can name is known here.
+        if !known || header.crit.is_some() {
             return Checked::Rejected;
         }
         let Some(kid) = header.kid else { return Checked::Rejected };

@@ -7,6 +7,7 @@ mod bad_input;
 mod catalogue;
 mod document;
 mod events;
+mod jwks;
 mod limits;
 mod orders;
 mod place_order;
