@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::Data;
+use actix_web::web::{Data, ServiceConfig};
 use anyhow::Context as _;
 use common::health::{self, Health};
 use common::http_client::{self, Upstream};
-use common::serve::Server;
+use common::serve::{ConnectionLimits, Server};
 use common::settings::DrainSettings;
 use common::shutdown::Tasks;
 use common::telemetry::Metrics;
@@ -62,10 +62,12 @@ impl App {
         start_tasks(&settings, &state, &health, &tasks);
 
         let shared = state.clone();
-        let public = Server::bind(&settings.http.listener(), settings.drain, health.clone(), move |cfg| {
+        let routes = move |cfg: &mut ServiceConfig| {
             cfg.app_data(shared.clone());
             http::routes(cfg, served);
-        })?;
+        };
+        let (listener, limits) = (settings.http.listener(), connection_limits(&settings));
+        let public = Server::bind_limited(&listener, settings.drain, health.clone(), limits, routes)?;
         // The ops port goes on answering until the public one is drained.
         let at_once = DrainSettings { ready_delay_ms: 0, ..settings.drain };
         let ops = Server::bind(&settings.http.ops_listener(&settings.ops), at_once, health, health::routes)
@@ -167,6 +169,16 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
+}
+
+/// Proxies of ours bring everybody's connections.
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    let (proxies, exempt) = (settings.limits.trusted_proxies.clone(), exempt(settings));
+    ConnectionLimits {
+        total: settings.http.connections_max,
+        per_address: settings.http.connections_per_ip_max,
+        exempt: Arc::new(move |peer| proxies.contains(peer) || exempt.contains(peer)),
+    }
 }
 
 /// Who has no limit per address. In the dev profile also this machine, so that load from it measures the system.

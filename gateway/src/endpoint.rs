@@ -76,6 +76,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether HEAD is answered as GET is, without the body. A stream of events has nothing to tell but its body.
+    pub fn answers_head(&self) -> bool {
+        self.method == Method::GET && self.access != Access::Stream
+    }
+
     /// The path as OpenAPI writes it: without patterns of parameters.
     pub fn documented_path(&self) -> String {
         self.path.replace(":.*}", "}")

@@ -73,6 +73,10 @@ pub struct PublicHttpSettings {
     pub public_url: String,
     /// Most time for a request body.
     pub body_timeout_ms: u64,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most connections from one address; 0: no limit.
+    pub connections_per_ip_max: usize,
 }
 
 /// `[ops]`
@@ -303,6 +307,7 @@ impl Settings {
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
         let counts = [
+            ("http.connections_max", self.http.connections_max),
             ("admission.queue_max", self.admission.queue_max),
             ("admission.batch_max", self.admission.batch_max),
             ("admission.flights_max", self.admission.flights_max),

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn keys_that_do_not_fit_are_passed_over() {
         let rsa =
-            |bits: usize| json!({ "kty": "RSA", "kid": "r", "e": "AQAB", "n": "x".repeat(bits.div_ceil(6)) });
+            |bits: usize| json!({ "kty": "RSA", "kid": "r", "e": "AQAB", "n": "A".repeat(bits.div_ceil(6)) });
         for other in [
             with("b", "use", json!("enc")),
             with("b", "alg", json!("RS256")),

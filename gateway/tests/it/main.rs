@@ -5,6 +5,8 @@ mod admission;
 mod audit_log;
 mod bad_input;
 mod catalogue;
+mod connections;
+mod desync;
 mod document;
 mod events;
 mod jwks;
