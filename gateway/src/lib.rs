@@ -20,6 +20,7 @@ pub mod http;
 pub mod language;
 pub mod limits;
 pub mod listing;
+pub mod newer_problem;
 pub mod openapi;
 pub mod order_status;
 pub mod places;
