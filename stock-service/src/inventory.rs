@@ -32,6 +32,8 @@ use clock::RedisClock;
 use connection::Connection;
 use scripts::{Script, Scripts};
 
+use crate::crash_points::{CONNECT, Step};
+
 /// Typed access to the inventory. Cheap to clone.
 #[derive(Clone)]
 pub struct Inventory {
@@ -73,8 +75,10 @@ impl Inventory {
     /// # Errors
     /// No answer in time.
     pub async fn probe(&self) -> Result<(), StoreError> {
+        self.begins(CONNECT).await?;
         let sent = tokio::time::Instant::now();
         let time = self.shared.connection.call(Lane::Hot, &redis::cmd("TIME")).await?;
+        self.ended(CONNECT).await?;
         let mut reply = reply::Reply::of(time, "TIME")?;
         let seconds = reply.text()?.parse::<i64>().unwrap_or(0);
         let micros = reply.text()?.parse::<i64>().unwrap_or(0);
@@ -88,7 +92,7 @@ impl Inventory {
     /// What does not hold, or that Redis cannot be asked.
     pub async fn check(&self) -> Result<Checked, StoreError> {
         for script in self.shared.scripts.all() {
-            self.shared.connection.load(Lane::Bulk, script).await?;
+            self.shared.connection.load(Lane::Bulk, script.text()).await?;
         }
         let memory = self.shared.connection.info("memory").await?;
         let persistence = self.shared.connection.info("persistence").await?;
@@ -101,6 +105,18 @@ impl Inventory {
     /// A moment of this process in ms of Redis' clock.
     pub fn redis_ms(&self, moment: tokio::time::Instant) -> i64 {
         self.shared.clock.redis_ms(moment)
+    }
+
+    /// Passes the point before `step`; an error there is that of a Redis that was not reached.
+    async fn begins(&self, step: Step) -> Result<(), StoreError> {
+        let passed = step.begins().await;
+        passed.map_err(|injected| self.shared.connection.noted(StoreError::not_begun(injected)))
+    }
+
+    /// Passes the point after `step`; an error there is that of a lost answer.
+    async fn ended(&self, step: Step) -> Result<(), StoreError> {
+        let passed = step.ended().await;
+        passed.map_err(|injected| self.shared.connection.noted(StoreError::unanswered(injected)))
     }
 
     async fn run<'a>(

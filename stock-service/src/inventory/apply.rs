@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
+use crate::crash_points::SETTLE;
 use crate::keys::ItemKeys;
 use crate::stock::{Applied, ORDERS_PER_CALL_MAX, OrderState, Shut, units_from, units_text};
 
@@ -24,6 +25,7 @@ impl Inventory {
     ) -> Result<Kept, StoreError> {
         let script = &self.shared.scripts.apply_order;
         let item_keys = &keys.all()[..7];
+        self.begins(SETTLE).await?;
         let value = self
             .run(Lane::Bulk, script, item_keys, |call| {
                 call.arg(lease_ms);
@@ -38,6 +40,7 @@ impl Inventory {
                 }
             })
             .await?;
+        self.ended(SETTLE).await?;
         let mut reply = Reply::of(value, script.name)?;
         let gate = reply.gate()?;
         let _now_ms = reply.int()?;

@@ -1,6 +1,9 @@
 //! The Lua scripts, as they are sent.
 
+use common::failpoint;
 use redis::Cmd;
+
+use crate::planted;
 
 /// The version of the scripts' arguments; the first argument of each.
 pub const SCHEMA: &str = "1";
@@ -13,17 +16,43 @@ const HOLD: &str = include_str!("../../lua/include/hold.lua");
 pub(super) struct Script {
     /// Its file name without the ending, for logs and metrics.
     pub(super) name: &'static str,
+    text: Text,
+    /// With a planted mistake each; none without the feature `failpoints`.
+    mistaken: Vec<(&'static str, Text)>,
+}
+
+/// The text of a script.
+#[derive(Debug)]
+pub(super) struct Text {
     /// What is sent to Redis.
     pub(super) source: String,
     /// What it is called by.
-    pub(super) sha: String,
+    sha: String,
 }
 
 impl Script {
     fn new(name: &'static str, source: &str) -> Self {
         let source = source.replace("--@include gate", GATE).replace("--@include hold", HOLD);
+        let mistaken = if cfg!(feature = "failpoints") { mistaken(&source) } else { Vec::new() };
+        Self { name, text: Text::of(source), mistaken }
+    }
+
+    /// What it says: what it should, unless a mistake is planted.
+    pub(super) fn text(&self) -> &Text {
+        let planted = self.mistaken.iter().find(|(mistake, _)| failpoint::planted(mistake));
+        planted.map_or(&self.text, |(_, text)| text)
+    }
+}
+
+fn mistaken(source: &str) -> Vec<(&'static str, Text)> {
+    let found = planted::IN_SCRIPTS.iter().filter(|mistake| source.contains(mistake.right));
+    found.map(|mistake| (mistake.name, Text::of(source.replace(mistake.right, mistake.wrong)))).collect()
+}
+
+impl Text {
+    fn of(source: String) -> Self {
         let sha = redis::Script::new(&source).get_hash().to_owned();
-        Self { name, source, sha }
+        Self { source, sha }
     }
 
     /// The call, still without arguments.
@@ -90,5 +119,35 @@ impl Scripts {
             &self.lock_renew,
             &self.lock_release,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_that_can_be_planted_in_a_script_changes_one() {
+        let scripts = Scripts::new();
+        for mistake in planted::IN_SCRIPTS {
+            let changed =
+                scripts.all().into_iter().filter(|script| script.text.source.contains(mistake.right));
+            assert!(changed.count() > 0, "{} is in no script", mistake.name);
+            assert!(planted::ALL.contains(&mistake.name), "{} is not listed", mistake.name);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_script_with_a_planted_mistake_is_still_a_script() {
+        let redis = testkit::Redis::start().await;
+        let client = redis::Client::open(redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        for script in Scripts::new().all() {
+            for (mistake, text) in mistaken(&script.text.source) {
+                let loaded =
+                    redis::cmd("SCRIPT").arg("LOAD").arg(&text.source).exec_async(&mut connection).await;
+                assert!(loaded.is_ok(), "{mistake} in {}: {loaded:?}", script.name);
+            }
+        }
     }
 }
