@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::api::OrderStatus;
+use common::failpoint;
 use common::ids::OrderId;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Timestamptz, Uuid as SqlUuid};
@@ -17,12 +18,17 @@ use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::settings::ExpirySettings;
 use crate::transitions::transition;
+use crate::{crash_points, planted};
 
 const DUE: &str = "
 SELECT id, expires_at, now() AS now FROM orders
  WHERE status = 'pending_payment' AND expires_at <= now()
  ORDER BY expires_at LIMIT $1
    FOR NO KEY UPDATE SKIP LOCKED";
+
+/// For [`planted::EXPIRY_IGNORES_STATUS`].
+const EXPIRE_PAID: &str = "
+UPDATE orders SET status = 'expired', version = version + 1 WHERE status = 'paid' AND expires_at <= now()";
 
 #[derive(QueryableByName)]
 struct Due {
@@ -56,6 +62,7 @@ async fn expire_some(db: &Db, settings: &ExpirySettings, stop: &CancellationToke
     for _ in 0..settings.batches_per_interval {
         let batch_max = settings.batch_max;
         let due = db.transaction(move |conn| Box::pin(expire_batch(conn, batch_max))).await?;
+        failpoint::reach(crash_points::EXPIRY_COMMIT_AFTER).await?;
         if due < batch_max || stop.is_cancelled() {
             break;
         }
@@ -65,6 +72,10 @@ async fn expire_some(db: &Db, settings: &ExpirySettings, stop: &CancellationToke
 
 /// Ends up to `batch_max` due orders and says how many were due.
 async fn expire_batch(conn: &mut AsyncPgConnection, batch_max: i64) -> Result<i64, DbError> {
+    failpoint::reach(crash_points::EXPIRY_SELECT_BEFORE).await?;
+    if failpoint::planted(planted::EXPIRY_IGNORES_STATUS) {
+        diesel::sql_query(EXPIRE_PAID).execute(conn).await?;
+    }
     let due: Vec<Due> = Kept(diesel::sql_query(DUE).bind::<BigInt, _>(batch_max)).load(conn).await?;
     let late = due
         .as_slice()
@@ -75,7 +86,9 @@ async fn expire_batch(conn: &mut AsyncPgConnection, batch_max: i64) -> Result<i6
     if due.is_empty() {
         return Ok(0);
     }
+    failpoint::reach(crash_points::EXPIRY_SELECT_AFTER).await?;
     let ids: Vec<OrderId> = due.iter().map(|due| OrderId(due.id)).collect();
     transition(conn, &ids, OrderStatus::Expired, None).await?;
+    failpoint::reach(crash_points::EXPIRY_COMMIT_BEFORE).await?;
     Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
 }

@@ -7,6 +7,7 @@ pub mod refunds;
 pub mod signature;
 
 use common::api::Provider;
+use common::failpoint;
 use common::ids::{OrderId, PaymentId, UserId};
 use diesel::dsl::now;
 use diesel::prelude::*;
@@ -14,6 +15,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
+use crate::crash_points;
 use crate::db::schema::{items, orders, payments};
 use crate::db::{Db, DbError};
 use crate::orders::text;
@@ -52,7 +54,7 @@ struct Amount {
 /// # Errors
 /// The database.
 pub async fn start(db: &Db, user: UserId, order: OrderId, provider: Provider) -> Result<Started, DbError> {
-    db.transaction(move |conn| {
+    let started = db.transaction(move |conn| {
         async move {
             let Some(payable) = lock_payable(conn, order.0, &user).await? else {
                 return Ok(Started::NotFound);
@@ -70,11 +72,14 @@ pub async fn start(db: &Db, user: UserId, order: OrderId, provider: Provider) ->
                 Some(payment) => payment,
                 None => insert(conn, order.0, provider, payable).await?,
             };
+            failpoint::reach(crash_points::PAY_COMMIT_BEFORE).await?;
             Ok(Started::Payment(PaymentId(payment)))
         }
         .boxed()
-    })
-    .await
+    });
+    let started = started.await?;
+    failpoint::reach(crash_points::PAY_COMMIT_AFTER).await?;
+    Ok(started)
 }
 
 async fn lock_payable(

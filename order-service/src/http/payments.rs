@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::api::{PaymentStarted, Provider, StartPayment};
+use common::failpoint;
 use common::ids::OrderId;
 use common::internal::OnBehalfOf;
 use common::problem::{Code, Problem};
@@ -10,6 +11,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::body::{self, Json, Raw};
+use crate::crash_points;
 use crate::db::Db;
 use crate::error::ApiError;
 use crate::payments::notice::{self, Notice, Signed, Verdict};
@@ -67,6 +69,7 @@ pub async fn callback(
         ("sandbox", Some(secret)) => (Provider::Sandbox, secret),
         _ => return Err(ApiError::not_found()),
     };
+    reach(crash_points::PAYMENT_VERIFY_BEFORE).await?;
     let Some(signed_at_s) = signature(&request).and_then(|header| verify(secret, header, &body)) else {
         return refuse("forged", Problem::new(Code::Unauthenticated));
     };
@@ -74,9 +77,11 @@ pub async fn callback(
         Ok(notice) => notice,
         Err(invalid) => return refuse("malformed", Problem::invalid(invalid.field, invalid.message)),
     };
+    reach(crash_points::PAYMENT_VERIFY_AFTER).await?;
     let (payment, order) = (notice.payment_id, notice.order_id);
     let verdict =
         notice::accept(&db, Signed { provider, signed_at_s, notice }).await.map_err(ApiError::Write)?;
+    reach(crash_points::PAYMENT_REPLY_BEFORE).await?;
     match verdict {
         Verdict::Kept | Verdict::Refund | Verdict::Failed | Verdict::Known => {
             metrics::counter!("payment_notices_total", "verdict" => verdict.name()).increment(1);
@@ -90,6 +95,11 @@ pub async fn callback(
             refuse(verdict.name(), Problem::invalid(field, "is not that of the payment"))
         }
     }
+}
+
+/// Passes a crash point.
+async fn reach(point: &'static str) -> Result<(), ApiError> {
+    failpoint::reach(point).await.map_err(|injected| ApiError::Write(injected.into()))
 }
 
 /// The signature's header, if there is exactly one.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::api::admin::AdminOrder;
 use common::api::{OrderStatus, Provider, RefundState};
+use common::failpoint;
 use common::ids::{OrderId, UserId};
 use common::messages::order::OrderV1;
 use diesel::dsl::now;
@@ -25,7 +26,7 @@ use crate::orders::{OrderRow, parse};
 use crate::sales::admin::{Change, Refusal};
 use crate::sandbox::ledger::{self, RefundRequest, Refunded};
 use crate::settings::RefundSettings;
-use crate::transitions;
+use crate::{crash_points, planted, transitions};
 
 /// Refunds that one process sends at the same time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -94,6 +95,7 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
                 let detail = "Only paid orders can be refunded.".to_owned();
                 return Ok(Change::NotAllowed(Refusal { field: None, detail }));
             }
+            failpoint::reach(crash_points::REFUND_INSERT_BEFORE).await?;
             let pending = Some(RefundState::Pending);
             let changed = transitions::transition(conn, &[id], OrderStatus::RefundPending, pending).await?;
             let kept = payments::table.filter(payments::order_id.eq(id.0).and(payments::status.eq("kept")));
@@ -104,6 +106,7 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
             let (Some(after), 1) = (changed.into_iter().next(), sent_back) else {
                 return Err(DbError::Broken(format!("order {id} is paid by {sent_back} payments")));
             };
+            failpoint::reach(crash_points::REFUND_INSERT_AFTER).await?;
             let (before, after) = (for_admins(before), for_admins(after));
             Deed { actor: &actor, action: "order.refund", subject: id.0 }
                 .record(conn, Some(&before), &after)
@@ -165,8 +168,10 @@ async fn claim(db: &Db, settings: &RefundSettings) -> Result<Vec<Claimed>, DbErr
 /// One attempt at one refund: the provider first, then the books.
 async fn attempt(db: &Db, settings: &RefundSettings, refund: &Claimed) -> Result<(), DbError> {
     let provider: Provider = parse("payments.provider", &refund.provider)?;
+    let per_try = failpoint::planted(planted::REFUND_NUMBER_PER_TRY);
+    failpoint::reach(crash_points::REFUND_CALL_BEFORE).await?;
     let request = RefundRequest {
-        refund_no: refund.id,
+        refund_no: if per_try { Uuid::new_v4() } else { refund.id },
         payment: refund.id,
         amount_cents: refund.amount_cents,
         currency: refund.currency.clone(),
@@ -174,7 +179,9 @@ async fn attempt(db: &Db, settings: &RefundSettings, refund: &Claimed) -> Result
     let answer = match provider {
         Provider::Sandbox => ledger::refund(db, request),
     };
-    match tokio::time::timeout(settings.provider_timeout(), answer).await {
+    let answer = tokio::time::timeout(settings.provider_timeout(), answer).await;
+    failpoint::reach(crash_points::REFUND_REPLY_AFTER).await?;
+    match answer {
         Ok(Ok(Refunded::Now | Refunded::Before)) => settle(db, refund.id, refund.order_id).await,
         Ok(Ok(Refunded::Refused(why))) => failed(db, settings, refund.id, why).await,
         Ok(Err(error)) => {
@@ -200,7 +207,9 @@ async fn failed(db: &Db, settings: &RefundSettings, payment: Uuid, why: &str) ->
 
 /// The provider has confirmed: the payment is refunded, and the order shows it when none of its refunds is left.
 async fn settle(db: &Db, payment: Uuid, order: Uuid) -> Result<(), DbError> {
+    failpoint::reach(crash_points::REFUND_MARK_BEFORE).await?;
     db.transaction(move |conn| settle_in(conn, payment, order).boxed()).await?;
+    failpoint::reach(crash_points::REFUND_MARK_AFTER).await?;
     metrics::counter!("refund_attempts_total", "result" => "refunded").increment(1);
     Ok(())
 }
