@@ -4,6 +4,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -80,15 +81,17 @@ impl Services {
     /// # Panics
     /// If a service does not become ready; its log is in the message.
     pub async fn start_with(replicas: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(Stores::create().await, replicas, settings).await
+        let mut services = Self::prepare(Stores::create().await, replicas, settings);
+        services.launch().await;
+        services
     }
 
-    /// As [`Services::start_with`], on these stores. `settings` may lead a service to its store by another address,
-    /// such as a proxy's: `("STOCK_SERVICE__REDIS__URL", ..)`.
+    /// As [`Services::start_with`], on these stores, and nothing is started yet: for whoever wants to put something
+    /// between the processes, or to [`Services::set`] more before [`Services::launch`].
     ///
     /// # Panics
-    /// If a service does not become ready; its log is in the message.
-    pub async fn start_on(stores: Stores, replicas: usize, settings: &[(&str, &str)]) -> Self {
+    /// Outside `./dev test`.
+    pub fn prepare(stores: Stores, replicas: usize, settings: &[(&str, &str)]) -> Self {
         init();
         let mut plan = Plan::new(replicas, settings);
         let Stores { redis, vhost, orders, notify } = &stores;
@@ -100,14 +103,60 @@ impl Services {
         let http = http.expect("an HTTP client can be built");
         let processes = BTreeMap::new();
 
-        let mut services = Self { processes, plan, logs, http, stores };
-        for name in services.plan.release_ports() {
-            services.spawn(&name);
+        Self { processes, plan, logs, http, stores }
+    }
+
+    /// Starts every process and waits until all are ready.
+    ///
+    /// # Panics
+    /// If a service does not become ready; its log is in the message.
+    pub async fn launch(&mut self) {
+        for name in self.plan.release_ports() {
+            self.spawn(&name);
         }
-        for name in services.names() {
-            services.wait_until_ready(&name).await;
+        for name in self.names() {
+            self.wait_until_ready(&name).await;
         }
-        services
+    }
+
+    /// A setting of a service, such as `STOCK_SERVICE__REDIS__URL`, for its processes that are started from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.plan.set(key, value);
+    }
+
+    /// A variable in the environment of one process, from its next start on; `None` removes it.
+    ///
+    /// # Panics
+    /// If there is no process of this name.
+    pub fn set_variable(&mut self, name: &str, key: &str, value: Option<&str>) {
+        self.plan.set_variable(name, key, value);
+    }
+
+    /// The process id; `None` while it does not run.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.processes.get(name).map(Process::id)
+    }
+
+    /// Processes that have ended although nobody ended them, with how. They are no longer known as running.
+    ///
+    /// # Panics
+    /// If the state of a process cannot be had.
+    pub fn ended(&mut self) -> Vec<(String, ExitStatus)> {
+        let mut ended = Vec::new();
+        for (name, process) in &mut self.processes {
+            if let Some(status) = process.exit_status().expect("a process has a state") {
+                ended.push((name.clone(), status));
+            }
+        }
+        for (name, _) in &ended {
+            self.processes.remove(name);
+        }
+        ended
+    }
+
+    /// The folder of the processes' logs, `<name>.log`.
+    pub fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// The names of all processes, running or not.
@@ -126,6 +175,11 @@ impl Services {
     /// The public base URLs of all gateways.
     pub fn gateway_urls(&self) -> Vec<String> {
         self.plan.urls_of("gateway")
+    }
+
+    /// The public base URLs of all processes of a service.
+    pub fn urls_of(&self, service: &str) -> Vec<String> {
+        self.plan.urls_of(service)
     }
 
     /// The base URL of a gateway's ops port, where `/readyz` and `/metrics` are.
@@ -295,13 +349,18 @@ impl Drop for Services {
     }
 }
 
-/// The binary of a service, beside the folder of the running test binary: `target/<profile>/deps/..`.
+/// The binary of a service: in the folder that was given, or beside the folder of the running test binary,
+/// `target/<profile>/deps/..`.
 fn program(service: &str) -> anyhow::Result<PathBuf> {
     debug_assert!(SERVICES.contains(&service));
-    let test = std::env::current_exe()?;
-    let profile =
-        test.parent().and_then(Path::parent).context("a test binary is in target/<profile>/deps")?;
-    let program = profile.join(service);
+    let program = match environment::binaries() {
+        Some(folder) => folder.join(service),
+        None => {
+            let test = std::env::current_exe()?;
+            let profile = test.parent().and_then(Path::parent);
+            profile.context("a test binary is in target/<profile>/deps")?.join(service)
+        }
+    };
     anyhow::ensure!(program.exists(), "{} is missing: run `./dev test`, which builds it", program.display());
     Ok(program)
 }
