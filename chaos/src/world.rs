@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use testkit::Services;
+use testkit::{Services, Stores};
 use url::Url;
 
 use crate::proxy::Proxy;
@@ -109,9 +109,17 @@ impl World {
     /// # Errors
     /// A proxy cannot be started. (What cannot be started in the test kit panics.)
     pub async fn start(plan: &Plan) -> anyhow::Result<Self> {
+        Self::start_on(Stores::create().await, plan).await
+    }
+
+    /// As [`World::start`], on these stores.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_on(stores: Stores, plan: &Plan) -> anyhow::Result<Self> {
         let settings: Vec<_> =
             plan.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let mut services = Services::prepare(plan.replicas, &settings).await;
+        let mut services = Services::prepare(stores, plan.replicas, &settings);
         let mut proxies: BTreeMap<Edge, Vec<Proxy>> = BTreeMap::new();
         for edge in Edge::ALL {
             let mut urls = Vec::new();

@@ -34,10 +34,36 @@ pub struct Services {
     plan: Plan,
     logs: PathBuf,
     http: reqwest::Client,
-    redis: Redis,
-    vhost: Vhost,
-    orders_database: Database,
-    notify_database: Database,
+    stores: Stores,
+}
+
+/// What one system of services keeps its data in.
+#[derive(Debug)]
+pub struct Stores {
+    /// The inventory.
+    pub redis: Redis,
+    /// The broker.
+    pub vhost: Vhost,
+    /// The database of order-service.
+    pub orders: Database,
+    /// The database of notify-service.
+    pub notify: Database,
+}
+
+impl Stores {
+    /// Empty ones, on the test run's servers and a Redis of its own.
+    ///
+    /// # Panics
+    /// If a server refuses, or outside `./dev test`.
+    pub async fn create() -> Self {
+        let (redis, vhost, orders, notify) = tokio::join!(
+            Redis::start(),
+            Vhost::create(),
+            Database::create("orders"),
+            Database::create("notify"),
+        );
+        Self { redis, vhost, orders, notify }
+    }
 }
 
 impl Services {
@@ -55,26 +81,21 @@ impl Services {
     /// # Panics
     /// If a service does not become ready; its log is in the message.
     pub async fn start_with(replicas: usize, settings: &[(&str, &str)]) -> Self {
-        let mut services = Self::prepare(replicas, settings).await;
+        let mut services = Self::prepare(Stores::create().await, replicas, settings);
         services.launch().await;
         services
     }
 
-    /// As [`Services::start_with`], but only the stores are up: for whoever wants to put something between the
-    /// processes, or to [`Services::set`] more before [`Services::launch`].
+    /// As [`Services::start_with`], on these stores, and nothing is started yet: for whoever wants to put something
+    /// between the processes, or to [`Services::set`] more before [`Services::launch`].
     ///
     /// # Panics
-    /// If a store cannot be had.
-    pub async fn prepare(replicas: usize, settings: &[(&str, &str)]) -> Self {
+    /// Outside `./dev test`.
+    pub fn prepare(stores: Stores, replicas: usize, settings: &[(&str, &str)]) -> Self {
         init();
-        let (redis, vhost, orders_database, notify_database) = tokio::join!(
-            Redis::start(),
-            Vhost::create(),
-            Database::create("orders"),
-            Database::create("notify"),
-        );
         let mut plan = Plan::new(replicas, settings);
-        plan.connect(&redis.url(), &vhost.url(), &orders_database.url(), &notify_database.url());
+        let Stores { redis, vhost, orders, notify } = &stores;
+        plan.connect(&redis.url(), &vhost.url(), &orders.url(), &notify.url());
 
         let logs = environment::directory().join("logs").join(plan.world());
         std::fs::create_dir_all(&logs).expect("the folder for logs can be made");
@@ -82,7 +103,7 @@ impl Services {
         let http = http.expect("an HTTP client can be built");
         let processes = BTreeMap::new();
 
-        Self { processes, plan, logs, http, redis, vhost, orders_database, notify_database }
+        Self { processes, plan, logs, http, stores }
     }
 
     /// Starts every process and waits until all are ready.
@@ -186,27 +207,27 @@ impl Services {
 
     /// The stock-service's Redis.
     pub fn redis(&self) -> &Redis {
-        &self.redis
+        &self.stores.redis
     }
 
     /// The stock-service's Redis, to be stopped, restarted or wiped.
     pub fn redis_mut(&mut self) -> &mut Redis {
-        &mut self.redis
+        &mut self.stores.redis
     }
 
     /// The broker as far as this world can see it.
     pub fn vhost(&self) -> &Vhost {
-        &self.vhost
+        &self.stores.vhost
     }
 
     /// The order-service's database.
     pub fn orders_database(&self) -> &Database {
-        &self.orders_database
+        &self.stores.orders
     }
 
     /// The notify-service's database.
     pub fn notify_database(&self) -> &Database {
-        &self.notify_database
+        &self.stores.notify
     }
 
     /// Kills a process (SIGKILL). Nothing happens if it does not run.
@@ -216,6 +237,26 @@ impl Services {
     pub fn kill(&mut self, name: &str) {
         self.plan.url(name); // Panics on a name that does not exist.
         self.processes.remove(name);
+    }
+
+    /// SIGSTOP: the process keeps everything and does nothing, until [`Services::unfreeze`].
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self, name: &str) {
+        self.running(name).signal("STOP").expect("a signal can be sent");
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn unfreeze(&self, name: &str) {
+        self.running(name).signal("CONT").expect("a signal can be sent");
+    }
+
+    fn running(&self, name: &str) -> &Process {
+        self.processes.get(name).unwrap_or_else(|| panic!("{name} does not run"))
     }
 
     /// Asks a process to stop (SIGTERM) and waits until it has drained and ended.
