@@ -155,7 +155,7 @@ pub(super) async fn end_of_sale(count: u64) -> anyhow::Result<Outcome> {
             let again = insist(&stage.client, &crowd[*buyer], item, &key).await?;
             outcome.require(accepted(&again) == Some(*order), format_args!("order {order} asked again: {}", again.status));
         }
-        let stranger = insist(&stage.client, &crowd[0], item, "after the end").await?;
+        let stranger = insist(&stage.client, &crowd[0], item, "after-the-end").await?;
         outcome.require(
             stranger.code() == Some(Code::Ended),
             format_args!("a new order after the end: {} {:?}", stranger.status, stranger.code()),

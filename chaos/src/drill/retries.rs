@@ -103,7 +103,7 @@ async fn make(
                 let answer = insist(&stage.client, buyer, &sale.items[0], "other").await?;
                 promises.accepted.extend(accepted(&answer));
             }
-            let last = insist(&stage.client, &others[others.len() - 1], &sale.items[0], "one more").await?;
+            let last = insist(&stage.client, &others[others.len() - 1], &sale.items[0], "one-more").await?;
             let code = last.code();
             anyhow::ensure!(matches!(code, Some(Code::SoldOut | Code::LimitExceeded)), "not sold out: {code:?}");
         }
