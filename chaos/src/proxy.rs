@@ -57,6 +57,21 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// A short name for counting, without parameters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pass => "network_pass",
+            Self::Delay { .. } => "network_delay",
+            Self::Cut => "network_cut",
+            Self::HalfOpen => "network_half_open",
+            Self::LoseReplies => "network_lost_reply",
+            Self::LoseReplyTo { .. } => "network_lost_commit_reply",
+            Self::CutAfter { .. } => "network_cut_in_the_middle",
+        }
+    }
+}
+
 /// What connections look at while they live.
 #[derive(Debug, Clone)]
 struct Setting {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use testkit::{Services, Stores};
 use url::Url;
 
+use crate::fault::Marks;
 use crate::proxy::Proxy;
 
 /// Who talks to whom.
@@ -101,6 +102,8 @@ pub struct World {
     /// The processes and their stores.
     pub services: Services,
     proxies: BTreeMap<Edge, Vec<Proxy>>,
+    /// What faults have left here.
+    pub(crate) marks: Marks,
 }
 
 impl World {
@@ -136,7 +139,7 @@ impl World {
             }
         }
         services.launch().await;
-        Ok(Self { services, proxies })
+        Ok(Self { services, proxies, marks: Marks::default() })
     }
 
     /// The proxies of an edge: one for each target.

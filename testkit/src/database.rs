@@ -79,6 +79,16 @@ impl Database {
         self.administer(&allow).await.expect("the database can be unblocked");
     }
 
+    /// Makes every transaction from now on read-only, or ends that; connections are ended to make it so at once.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn set_read_only(&self, read_only: bool) {
+        let set = format!("ALTER DATABASE {} SET default_transaction_read_only = {read_only}", self.name);
+        self.administer(&set).await.expect("the database can be made read-only");
+        self.close_all_connections().await;
+    }
+
     fn terminate(&self) -> String {
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", self.name)
     }

@@ -146,6 +146,11 @@ impl Redis {
         assert!(answer.starts_with("+OK"), "REPLICAOF NO ONE was answered with {answer:?}");
     }
 
+    /// Whether it has been started and not stopped; a frozen one runs, too.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// SIGSTOP: the server takes connections (the kernel does) and answers nothing until [`Redis::unfreeze`].
     ///
     /// # Panics

@@ -264,14 +264,26 @@ impl Services {
     /// # Panics
     /// If it does not run, fails, or does not end within its drain time.
     pub async fn stop(&mut self, name: &str) {
+        let stopped = self.try_stop(name).await;
+        stopped.unwrap_or_else(|error| panic!("{error}:\n{}", self.log(name)));
+    }
+
+    /// As [`Services::stop`], for whoever goes on if it fails. The process is gone in any case.
+    ///
+    /// # Errors
+    /// It does not end well, or not within its drain time.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn try_stop(&mut self, name: &str) -> anyhow::Result<()> {
         let mut process = self.processes.remove(name).unwrap_or_else(|| panic!("{name} does not run"));
-        process.terminate().expect("a signal can be sent");
+        process.terminate()?;
         let deadline = Instant::now() + STOPPED_WITHIN;
         loop {
-            match process.exit_status().expect("a process has a state") {
-                Some(status) if status.success() => return,
-                Some(status) => panic!("{name} failed when it was stopped ({status}):\n{}", self.log(name)),
-                None => assert!(Instant::now() < deadline, "{name} does not end:\n{}", self.log(name)),
+            match process.exit_status()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => anyhow::bail!("{name} failed when it was stopped ({status})"),
+                None => anyhow::ensure!(Instant::now() < deadline, "{name} does not end"),
             }
             sleep(POLL_INTERVAL).await;
         }
