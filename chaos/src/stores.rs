@@ -13,6 +13,7 @@ use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stock_service::keys::ItemKeys;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::evidence::{Books, Inventory, InventorySample, LedgerSample};
@@ -101,7 +102,7 @@ impl Ledger {
             count: i64,
         }
         let rows: Vec<Count> = self.rows(query).await?;
-        Ok(rows.first().context("a count has a row")?.count)
+        Ok(rows.as_slice().first().context("a count has a row")?.count)
     }
 
     /// One snapshot of every item.
@@ -115,22 +116,23 @@ impl Ledger {
 
 /// Redis, read directly.
 pub struct Shelf {
-    url: String,
+    url: watch::Receiver<String>,
     connection: Option<MultiplexedConnection>,
     script: redis::Script,
 }
 
 impl Shelf {
-    /// A server; the connection is made when it is needed.
-    pub fn new(url: String) -> Self {
+    /// A server, wherever it is at the time; the connection is made when it is needed.
+    pub fn new(url: watch::Receiver<String>) -> Self {
         Self { url, connection: None, script: redis::Script::new(INVENTORY) }
     }
 
     async fn connection(&mut self) -> anyhow::Result<MultiplexedConnection> {
-        if let Some(connection) = &self.connection {
+        let moved = self.url.has_changed().unwrap_or(false);
+        if let Some(connection) = self.connection.as_ref().filter(|_| !moved) {
             return Ok(connection.clone());
         }
-        let client = redis::Client::open(self.url.as_str())?;
+        let client = redis::Client::open(self.url.borrow_and_update().as_str())?;
         let connection = timeout(PATIENCE, client.get_multiplexed_async_connection()).await??;
         self.connection = Some(connection.clone());
         Ok(connection)

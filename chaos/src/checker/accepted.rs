@@ -85,5 +85,7 @@ pub fn a5_no_broken_promise(evidence: &Evidence) -> Vec<String> {
         .collect();
     let rejected = evidence.books.orders.iter().filter(|order| order.status == OrderStatus::Rejected);
     let broken = rejected.filter(|order| accepted.contains(&order.id));
-    broken.map(|order| format!("order {} was accepted, then rejected: {:?}", order.id, order.reason)).collect()
+    broken
+        .map(|order| format!("order {} was accepted, then rejected: {:?}", order.id, order.reason))
+        .collect()
 }

@@ -9,7 +9,12 @@ use crate::evidence::Evidence;
 
 /// Every answer is documented; whoever is put off is told for how long, and whether something happened.
 pub fn c1_documented(evidence: &Evidence) -> Vec<String> {
-    evidence.history.ops.iter().filter_map(|op| Some(format!("op {} ({:?}): {}", op.op, op.f, strange(op)?))).collect()
+    evidence
+        .history
+        .ops
+        .iter()
+        .filter_map(|op| Some(format!("op {} ({:?}): {}", op.op, op.f, strange(op)?)))
+        .collect()
 }
 
 fn strange(op: &Op) -> Option<String> {

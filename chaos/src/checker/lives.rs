@@ -45,11 +45,8 @@ pub fn s5_released_once(evidence: &Evidence) -> Vec<String> {
 pub fn a6_monotonic(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     let mut reads: BTreeMap<OrderId, Vec<&Op>> = BTreeMap::new();
-    let owners: BTreeMap<OrderId, &str> = evidence
-        .history
-        .reserves()
-        .filter_map(|op| Some((op.rid?, op.user.as_str())))
-        .collect();
+    let owners: BTreeMap<OrderId, &str> =
+        evidence.history.reserves().filter_map(|op| Some((op.rid?, op.user.as_str()))).collect();
     let own = |op: &&Op| op.rid.and_then(|rid| owners.get(&rid)).is_some_and(|owner| *owner == op.user);
     for op in evidence.history.ops.iter().filter(|op| op.f == Function::Get).filter(own) {
         if let Some(rid) = op.rid {
@@ -80,7 +77,10 @@ pub fn a6_monotonic(evidence: &Evidence) -> Vec<String> {
             if let (Some(newest), Some(version)) = (newest, op.version)
                 && newest.version > Some(version)
             {
-                found.push(format!("order {rid}: op {} saw {:?}, op {} {version}", newest.op, newest.version, op.op));
+                found.push(format!(
+                    "order {rid}: op {} saw {:?}, op {} {version}",
+                    newest.op, newest.version, op.op
+                ));
             }
             let known = newest.is_some() || accepted.get(&rid).is_some_and(|at| *at < op.t0);
             if known && op.http == Some(404) {
@@ -140,7 +140,8 @@ fn illegal(order: &OrderRow, life: &[&TransitionRow]) -> Option<String> {
     for pair in life.windows(2) {
         let (from, to) = (pair[0].to_status, pair[1].to_status);
         // A step to itself shows what became of a late payment.
-        let listed = from == to || order_service::machine::ORDER.iter().any(|step| (step.from, step.to) == (from, to));
+        let listed =
+            from == to || order_service::machine::ORDER.iter().any(|step| (step.from, step.to) == (from, to));
         if !listed || pair[1].from_status != Some(from) {
             return Some(format!("no step leads from {from:?} to {to:?} ({:?})", pair[1]));
         }
@@ -157,7 +158,8 @@ pub fn a8_bounded(evidence: &Evidence) -> Vec<String> {
     let window = chrono::Duration::seconds(i64::from(evidence.facts.window_s));
     for order in orders.values().filter(|order| order.status != OrderStatus::Rejected) {
         if order.expires_at != Some(order.created_at + window) {
-            found.push(format!("order {}: made {}, until {:?}", order.id, order.created_at, order.expires_at));
+            found
+                .push(format!("order {}: made {}, until {:?}", order.id, order.created_at, order.expires_at));
         }
     }
     for transition in &evidence.books.transitions {
@@ -165,7 +167,10 @@ pub fn a8_bounded(evidence: &Evidence) -> Vec<String> {
             && transition.from_status == Some(OrderStatus::PendingPayment);
         let expires_at = orders.get(&transition.order_id).and_then(|order| order.expires_at);
         if lapsed && expires_at.is_some_and(|expires_at| transition.at < expires_at) {
-            found.push(format!("order {} lapsed at {} before {expires_at:?}", transition.order_id, transition.at));
+            found.push(format!(
+                "order {} lapsed at {} before {expires_at:?}",
+                transition.order_id, transition.at
+            ));
         }
     }
     let end = evidence.samples.last().map(|sample| evidence.history.wall(sample.until));

@@ -97,7 +97,8 @@ pub fn m4_streams(evidence: &Evidence) -> Vec<String> {
         *position = event.seq;
         heard.entry(&event.user).or_default().insert(event.seq);
         match told.get(&(event.user.as_str(), event.seq)) {
-            Some(row) if (row.order_id, row.version, row.status) == (event.rid, event.version, event.state) => {}
+            Some(row)
+                if (row.order_id, row.version, row.status) == (event.rid, event.version, event.state) => {}
             row => found.push(format!("{}: heard {event:?}, stored is {row:?}", event.user)),
         }
     }
@@ -142,6 +143,8 @@ pub fn m5_told(evidence: &Evidence) -> Vec<String> {
             found.push(format!("{times} times told of {transition:?}"));
         }
     }
-    found.extend(told.keys().map(|(id, version)| format!("told of order {id} version {version}, which is none")));
+    found.extend(
+        told.keys().map(|(id, version)| format!("told of order {id} version {version}, which is none")),
+    );
     found
 }

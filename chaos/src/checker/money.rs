@@ -49,7 +49,8 @@ pub fn p2_conserved(evidence: &Evidence) -> Vec<String> {
             (false, true) => false,
         };
         // What is still under way when the patience was over is L1's to tell, not a contradiction of the books.
-        let under_way = evidence.facts.not_quiet.is_some() && matches!(ours, Some("started" | "refund_pending"));
+        let under_way =
+            evidence.facts.not_quiet.is_some() && matches!(ours, Some("started" | "refund_pending"));
         if !consistent && !under_way {
             found.push(format!("the provider has {entry:?}, we {ours:?}"));
         }
@@ -74,7 +75,8 @@ pub fn p3_refunded_once(evidence: &Evidence) -> Vec<String> {
         };
         let paid = order.status == OrderStatus::Paid;
         if !paid && entry.refunded_at.is_none() && evidence.facts.not_quiet.is_none() {
-            found.push(format!("order {} is {:?}, and the money was kept: {entry:?}", order.id, order.status));
+            found
+                .push(format!("order {} is {:?}, and the money was kept: {entry:?}", order.id, order.status));
         }
         let shown = order.refund.as_deref() == Some("done") || order.status == OrderStatus::Refunded;
         if entry.refunded_at.is_some() && !shown && !paid && evidence.facts.not_quiet.is_none() {
@@ -96,7 +98,8 @@ pub fn p4_repeated_notices(evidence: &Evidence) -> Vec<String> {
     let mut seen = BTreeMap::new();
     for notice in &evidence.books.notices {
         if let Some(other) = seen.insert(&notice.event_id, notice.payment_id) {
-            found.push(format!("notice {} counts for {other:?} and {:?}", notice.event_id, notice.payment_id));
+            found
+                .push(format!("notice {} counts for {other:?} and {:?}", notice.event_id, notice.payment_id));
         }
     }
     found

@@ -122,7 +122,12 @@ fn takers(evidence: &Evidence) -> Vec<Taker> {
 
 /// The last sample of an item before `before`, if from there until after `until` the item was always open, in one epoch,
 /// and its total was never lowered.
-fn undisturbed(evidence: &Evidence, item: ItemId, before: u64, until: u64) -> Option<(u64, &InventorySample)> {
+fn undisturbed(
+    evidence: &Evidence,
+    item: ItemId,
+    before: u64,
+    until: u64,
+) -> Option<(u64, &InventorySample)> {
     let of_item = |inventory: &'_ Option<Vec<InventorySample>>| -> Option<usize> {
         inventory.as_ref()?.iter().position(|sample| sample.item == item)
     };
