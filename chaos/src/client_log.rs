@@ -162,7 +162,10 @@ pub struct ClientLog {
 impl ClientLog {
     /// An empty log that begins now.
     pub fn begin() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "compared with the stores' clocks, which are this machine's")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "compared with the stores' clocks, which are this machine's"
+        )]
         let began_wall = Utc::now();
         Self { began: Instant::now(), began_wall, written: Arc::default() }
     }

@@ -30,10 +30,18 @@ impl Action {
 
 /// Every crash point with its service.
 pub fn all() -> Vec<(&'static str, &'static str)> {
-    Vec::new()
+    let gateway = gateway::crash_points::ALL.map(|point| ("gateway", point));
+    let stock = stock_service::crash_points::ALL.map(|point| ("stock-service", point));
+    let order = order_service::crash_points::ALL.map(|point| ("order-service", point));
+    let notify = notify_service::crash_points::ALL.map(|point| ("notify-service", point));
+    gateway.into_iter().chain(stock).chain(order).chain(notify).collect()
 }
 
 /// Every planted mistake with its service.
 pub fn planted() -> Vec<(&'static str, &'static str)> {
-    Vec::new()
+    let gateway = gateway::planted::ALL.map(|mistake| ("gateway", mistake));
+    let stock = stock_service::planted::ALL.map(|mistake| ("stock-service", mistake));
+    let order = order_service::planted::ALL.map(|mistake| ("order-service", mistake));
+    let notify = notify_service::planted::ALL.map(|mistake| ("notify-service", mistake));
+    gateway.into_iter().chain(stock).chain(order).chain(notify).collect()
 }

@@ -119,7 +119,10 @@ impl Proxy {
         let address = listener.local_addr()?;
         let (setting, watched) = watch::channel(Setting { mode: Mode::Pass, target, generation: 0 });
         let counters = Arc::<Counters>::default();
-        #[expect(clippy::disallowed_methods, reason = "the task is owned: it is aborted when the proxy is dropped")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the task is owned: it is aborted when the proxy is dropped"
+        )]
         let acceptor = tokio::spawn(accept(listener, watched, counters.clone()));
         Ok(Self { address, setting, counters, acceptor })
     }
@@ -220,7 +223,9 @@ async fn serve(client: TcpStream, setting: watch::Receiver<Setting>, counters: A
         | Mode::Delay { .. }
         | Mode::LoseReplies
         | Mode::LoseReplyTo { .. }
-        | Mode::CutAfter { .. } => timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await.ok().and_then(Result::ok),
+        | Mode::CutAfter { .. } => {
+            timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await.ok().and_then(Result::ok)
+        }
     };
     match server {
         Some(server) => Link::new(setting, counters).run(client, server).await,

@@ -154,6 +154,8 @@ pub enum AdminAction {
     },
     /// Takes back some order that is paid by then.
     Refund,
+    /// Sends every parked message again.
+    Replay,
 }
 
 /// A fault with its time.
@@ -358,6 +360,9 @@ fn admin(rng: &mut StdRng, goods: usize, emptied: bool) -> Vec<AdminStep> {
     }
     for _ in 0..rng.random_range(0..=3) {
         steps.push(AdminStep { at_ms: rng.random_range(1_200..3_500), what: AdminAction::Refund });
+    }
+    if rng.random_bool(0.3) {
+        steps.push(AdminStep { at_ms: rng.random_range(1_500..3_500), what: AdminAction::Replay });
     }
     steps.sort_by_key(|step| step.at_ms);
     steps

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use testkit::{Services, Stores};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::fault::Marks;
 use crate::proxy::Proxy;
+
+/// Most time for a process to say whether it is ready, or to be armed.
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Who talks to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -104,6 +109,13 @@ pub struct World {
     proxies: BTreeMap<Edge, Vec<Proxy>>,
     /// What faults have left here.
     pub(crate) marks: Marks,
+    http: reqwest::Client,
+    /// Where Redis is now; a fail-over moves it.
+    redis_url: watch::Sender<String>,
+    /// Points that were armed, by service.
+    armed: Vec<(String, String)>,
+    /// Processes that ended although nothing that was injected ended them.
+    deaths: Vec<String>,
 }
 
 impl World {
@@ -139,7 +151,83 @@ impl World {
             }
         }
         services.launch().await;
-        Ok(Self { services, proxies, marks: Marks::default() })
+        let http = reqwest::Client::builder().no_proxy().timeout(OPERATION_TIMEOUT).build()?;
+        let redis_url = watch::channel(services.redis().url()).0;
+        let marks = Marks::default();
+        Ok(Self { services, proxies, marks, http, redis_url, armed: Vec::new(), deaths: Vec::new() })
+    }
+
+    /// Where Redis is, now and later.
+    pub fn redis_url(&self) -> watch::Receiver<String> {
+        self.redis_url.subscribe()
+    }
+
+    /// Tells whoever reads Redis where it is now; to be called after a fault was injected or healed.
+    pub fn announce_redis(&self) {
+        let url = self.services.redis().url();
+        self.redis_url.send_if_modified(|known| {
+            let moved = *known != url;
+            *known = url;
+            moved
+        });
+    }
+
+    /// Arms a crash point in every running process of a service; `action` in the language of `common::failpoint`.
+    pub async fn arm(&mut self, service: &str, point: &str, action: &str) {
+        self.armed.push((service.to_owned(), point.to_owned()));
+        for name in self.services.names().iter().filter(|name| name.starts_with(service)) {
+            let url = format!("{}/failpoints/{point}", self.services.ops_url(name));
+            // A process that does not answer is not armed.
+            self.http.put(url).body(action.to_owned()).send().await.ok();
+        }
+    }
+
+    /// Disarms everything that was armed while the processes ran.
+    pub async fn disarm(&mut self) {
+        for (service, point) in std::mem::take(&mut self.armed) {
+            self.arm(&service, &point, "off").await;
+        }
+        self.armed.clear();
+    }
+
+    /// Starts processes again that ended by themselves, as a supervisor would; notes those that had no reason to.
+    pub fn revive(&mut self) {
+        for (name, status) in self.services.ended() {
+            let log = self.services.log(&name);
+            let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            if !(last.contains("injected") && last.contains("abort")) {
+                self.deaths.push(format!("{name} ended by itself ({status}): {last}"));
+            }
+            self.services.start_again(&name);
+        }
+    }
+
+    /// Starts every process that does not run.
+    pub fn start_missing(&mut self) {
+        self.revive();
+        for name in self.services.names() {
+            if self.services.pid(&name).is_none() {
+                self.services.start_again(&name);
+            }
+        }
+    }
+
+    /// Processes that are not ready.
+    pub async fn not_ready(&self) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for name in self.services.names() {
+            let url = format!("{}/readyz", self.services.ops_url(&name));
+            let ready = self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success());
+            if !ready {
+                waiting.push(name);
+            }
+        }
+        waiting
+    }
+
+    /// Processes that ended although nothing that was injected ended them.
+    pub fn deaths(&self) -> &[String] {
+        &self.deaths
     }
 
     /// The proxies of an edge: one for each target.

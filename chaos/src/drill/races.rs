@@ -163,7 +163,7 @@ async fn refunds_are_through(connection: &mut AsyncPgConnection) -> anyhow::Resu
     let begin = Instant::now();
     let unsettled = "SELECT count(*) AS count FROM payments WHERE status = 'refund_pending'
         UNION ALL SELECT count(*) FROM sandbox_payments WHERE notice IS NOT NULL AND delivered_at IS NULL";
-    let unsettled = format!("SELECT sum(count)::int8 AS count FROM ({unsettled}) AS both");
+    let unsettled = format!("SELECT sum(count)::int8 AS count FROM ({unsettled}) AS under_way");
     while books::count(connection, &unsettled).await? > 0 && begin.elapsed() < REFUNDED_WITHIN {
         sleep(PAUSE).await;
     }

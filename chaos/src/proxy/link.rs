@@ -174,7 +174,11 @@ impl Link {
         let length_u64 = u64::try_from(length).unwrap_or(u64::MAX);
         let before = self.counted.fetch_add(length_u64, Ordering::Relaxed);
         let left = budget.saturating_sub(before);
-        if left >= length_u64 { Fate::Forward } else { Fate::ForwardThenReset(usize::try_from(left).unwrap_or(length)) }
+        if left >= length_u64 {
+            Fate::Forward
+        } else {
+            Fate::ForwardThenReset(usize::try_from(left).unwrap_or(length))
+        }
     }
 }
 

@@ -26,6 +26,13 @@ pub async fn run(caller: Caller, sale: SaleId, steps: Vec<AdminStep>, market: Ma
                 let path = format!("/api/v1/admin/items/{}/restock", market.goods[item].0);
                 caller.admin(&path, &json!({ "units": units })).await;
             }
+            AdminAction::Replay => {
+                let letters = caller.admin_get("/api/v1/admin/dead-letters").await.body;
+                for letter in letters["items"].as_array().into_iter().flatten() {
+                    let id = letter["id"].as_str().unwrap_or_default();
+                    repeatedly(&caller, &format!("/api/v1/admin/dead-letters/{id}/replay")).await;
+                }
+            }
             AdminAction::Refund => {
                 let order = market.paid.lock().pop();
                 if let Some(order) = order {

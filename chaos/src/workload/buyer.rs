@@ -1,5 +1,6 @@
 //! One buyer: makes wishes, asks until the answer is final, and does something with what was got.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +35,27 @@ pub struct Market {
     pub provider: Provider,
     /// Orders that somebody has paid, for an admin to take back.
     pub paid: Arc<Mutex<Vec<OrderId>>>,
+    /// Somebody who looks at orders that are not theirs.
+    pub stranger: Caller,
+    /// How the persistent buyers stand, by user.
+    pub persistent: Arc<Mutex<BTreeMap<String, Standing>>>,
     /// Becomes true when everybody is to go home.
     pub over: watch::Receiver<bool>,
 }
 
-/// Lives through all the buyer's wishes. Returns whether a persistent buyer has bought.
-pub async fn live(caller: Caller, buyer: Buyer, market: Market) -> bool {
+/// How a persistent buyer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What they want.
+    pub item: ItemId,
+    /// They were granted an order, whatever became of it.
+    pub served: bool,
+    /// Something is under way that is not just asking again.
+    pub busy: bool,
+}
+
+/// Lives through all the buyer's wishes.
+pub async fn live(caller: Caller, buyer: Buyer, market: Market) {
     if buyer.persistent {
         return persist(&caller, &buyer, &market).await;
     }
@@ -47,6 +63,7 @@ pub async fn live(caller: Caller, buyer: Buyer, market: Market) -> bool {
         sleep(Duration::from_millis(wish.after_ms)).await;
         let (item, price_cents) = market.goods[wish.item];
         if let Some(order) = get_order(&caller, wish, item).await {
+            market.stranger.get(order).await;
             follow_up(&caller, wish, order, price_cents * i64::from(wish.quantity), &market).await;
             if wish.mismatches {
                 caller.reserve(item, &wish.key, wish.quantity + 1).await;
@@ -57,13 +74,16 @@ pub async fn live(caller: Caller, buyer: Buyer, market: Market) -> bool {
             }
         }
     }
-    false
 }
 
 /// Asks until an order is paid or everybody goes home; a new key for each order that was lost again.
-async fn persist(caller: &Caller, buyer: &Buyer, market: &Market) -> bool {
-    let Some(wish) = buyer.wishes.first() else { return false };
+async fn persist(caller: &Caller, buyer: &Buyer, market: &Market) {
+    let Some(wish) = buyer.wishes.first() else { return };
     let (item, price_cents) = market.goods[wish.item];
+    let stand = |served: bool, busy: bool| {
+        market.persistent.lock().insert(buyer.user.clone(), Standing { item, served, busy });
+    };
+    stand(false, false);
     sleep(Duration::from_millis(wish.after_ms)).await;
     let mut orders = 0;
     while !*market.over.borrow() {
@@ -71,15 +91,16 @@ async fn persist(caller: &Caller, buyer: &Buyer, market: &Market) -> bool {
         let seen = caller.reserve(item, &key, wish.quantity).await;
         if let Some(order) = accepted(&seen) {
             orders += 1;
+            stand(true, true);
             follow_up(caller, wish, order, price_cents * i64::from(wish.quantity), market).await;
-            let last = caller.get(order).await.order();
-            if last.is_some_and(|order| order.status == OrderStatus::Paid) {
-                return true;
+            let paid = caller.get(order).await.order().is_some_and(|order| order.status == OrderStatus::Paid);
+            stand(true, false);
+            if paid {
+                return;
             }
         }
         sleep(PAUSE * 2).await;
     }
-    orders > 0
 }
 
 fn accepted(seen: &Seen) -> Option<OrderId> {

@@ -132,8 +132,20 @@ impl Caller {
 
     /// Reads an order.
     pub async fn get(&self, order: OrderId) -> Seen {
+        self.get_with(order, None).await
+    }
+
+    /// Reads an order, with a note for the log.
+    pub async fn get_with(&self, order: OrderId, note: Option<&str>) -> Seen {
         let request = self.authorised(Method::GET, &format!("/api/v1/orders/{order}"));
-        self.send(Function::Get, Asked { rid: Some(order), ..Asked::default() }, request).await
+        let asked = Asked { rid: Some(order), note: note.map(str::to_owned), ..Asked::default() };
+        self.send(Function::Get, asked, request).await
+    }
+
+    /// Reads something as an admin.
+    pub async fn admin_get(&self, path: &str) -> Seen {
+        let request = self.authorised(Method::GET, path);
+        self.send(Function::Admin, Asked { note: Some(path.to_owned()), ..Asked::default() }, request).await
     }
 
     /// Cancels an order.

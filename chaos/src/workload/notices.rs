@@ -52,7 +52,13 @@ impl Provider {
     }
 
     /// Body and signature of a notice that nobody may believe.
-    pub fn forge(&self, forgery: Forgery, payment: Uuid, order: OrderId, amount_cents: i64) -> (String, String) {
+    pub fn forge(
+        &self,
+        forgery: Forgery,
+        payment: Uuid,
+        order: OrderId,
+        amount_cents: i64,
+    ) -> (String, String) {
         let notice = |order: Uuid, amount_cents: i64| {
             json!({
                 "event_id": format!("forged-{}", Uuid::new_v4()),

@@ -65,8 +65,9 @@ async fn send(url: &str, poison: &Poison) -> anyhow::Result<usize> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let properties = BasicProperties::default()
-        .with_kind(ShortString::from(kind))
+        .with_type(ShortString::from(kind))
         .with_message_id(ShortString::from(Uuid::new_v4().to_string()))
+        .with_content_type(ShortString::from("application/json"))
         .with_delivery_mode(2);
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let confirm = channel
