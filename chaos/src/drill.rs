@@ -27,6 +27,7 @@ pub use self::report::{Bound, Outcome, Recovery};
 
 /// What to drill, on the command line.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)] // Its name is another one's already.
 pub struct Arguments {
     /// Run this drill instead of schedules.
     #[arg(long)]
