@@ -43,7 +43,10 @@ WITH lapsed AS (UPDATE orders SET expires_at = now() WHERE id = $1 AND status = 
 UPDATE payments SET next_ask_at = now() FROM lapsed WHERE order_id = lapsed.id AND status = 'started'";
 /// What must not be, each with what it means.
 const NEVER: [(&str, &str); 6] = [
-    ("orders without an end", "SELECT count(*) AS count FROM orders WHERE status NOT IN ('paid', 'cancelled', 'expired')"),
+    (
+        "orders without an end",
+        "SELECT count(*) AS count FROM orders WHERE status NOT IN ('paid', 'cancelled', 'expired')",
+    ),
     (
         "orders with two winners",
         "SELECT count(*) AS count FROM (SELECT order_id FROM order_transitions
