@@ -352,9 +352,8 @@ fn admin(rng: &mut StdRng, goods: usize, emptied: bool) -> Vec<AdminStep> {
         steps.push(AdminStep { at_ms: at_ms + rng.random_range(200..900), what: AdminAction::Resume });
     }
     for _ in 0..rng.random_range(0..=2) {
-        let units = if rng.random_bool(0.6) { rng.random_range(1..=4) } else { -rng.random_range(1..=3) };
         // Who empties a sale needs to know that there are buyers enough.
-        let units = if emptied { units.min(2) } else { units };
+        let units = rng.random_range(1..=if emptied { 2 } else { 4 });
         let what = AdminAction::Restock { item: rng.random_range(0..goods), units };
         steps.push(AdminStep { at_ms: rng.random_range(300..2_800), what });
     }

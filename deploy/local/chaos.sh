@@ -48,7 +48,7 @@ chaos_build() {
         mv -- "$folder/$name.new" "$folder/$name"
     done
     for name in "${services[@]}"; do
-        if [[ -e $CHAOS_DIR/ordinary/$name ]]; then
+        if [[ -e $CHAOS_DIR/ordinary/$name && ! $CHAOS_DIR/ordinary/$name -ef $built/$name ]]; then
             mv -- "$CHAOS_DIR/ordinary/$name" "$built/$name"
         fi
     done
