@@ -4,11 +4,12 @@
 //! [`world`] is the system that it happens to, every connection of which runs through a [`proxy`]. [`run`] plays it: the
 //! [`workload`] writes the [`client_log`], the [`sampler`] looks at the stores all the time, and in the end the
 //! [`checker`] judges the [`evidence`], one verdict per invariant. [`campaign`] runs many of them, [`planted`] sees
-//! whether they notice mistakes, [`report`] writes down what was found.
+//! whether they notice mistakes, [`report`] writes down what was found. A [`drill`] is a long scenario with one purpose.
 
 pub mod campaign;
 pub mod checker;
 pub mod client_log;
+pub mod drill;
 pub mod evidence;
 pub mod fault;
 pub mod planted;

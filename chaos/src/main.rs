@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chaos::campaign::{self, Options};
+use chaos::drill::Drill;
 use chaos::{planted, report};
 use clap::Parser;
 
@@ -16,13 +17,13 @@ struct Arguments {
     /// Seed of the first schedule.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also run each crash point with each action, each in a schedule of its own.
+    /// Run each crash point with each action, each in a schedule of its own.
     #[arg(long)]
     crash_points: bool,
     /// Only crash points that begin with this.
     #[arg(long)]
     point: Option<String>,
-    /// Also plant this mistake (or `all`, one after the other) and see which seed notices it.
+    /// Plant this mistake (or `all`, one after the other) and see which seed notices it.
     #[arg(long, value_name = "NAME|all")]
     planted: Option<String>,
     /// Last seed that has to notice a planted mistake.
@@ -43,58 +44,88 @@ struct Arguments {
     /// What was built, for the report.
     #[arg(long, default_value = "")]
     git_hash: String,
+    /// Run this drill instead of schedules.
+    #[arg(long)]
+    drill: Option<Drill>,
+    /// How often the drill does its worst; each has a default.
+    #[arg(long, requires = "drill")]
+    count: Option<u64>,
+    /// Where drills leave a line each.
+    #[arg(long, default_value = ".dev/reports/drills.json")]
+    drill_report: PathBuf,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let special = arguments.crash_points || arguments.point.is_some() || arguments.planted.is_some();
-    let schedules = arguments.schedules.unwrap_or(if special { 0 } else { 20 });
-    let options = Options { folder: arguments.folder, jobs: arguments.jobs.max(1), keep: arguments.keep };
-    let mut good = true;
-    let (path, git_hash) = (&arguments.report, &arguments.git_hash);
-    if schedules > 0 {
-        let campaign = campaign::run(arguments.seed, schedules, &options).await;
-        eprintln!(
-            "{} schedules, {} operations, {} accepted, {} faults, {} violations, {} could not be played, {:.0} s",
-            campaign.schedules,
-            campaign.operations,
-            campaign.accepted,
-            campaign.faults,
-            campaign.findings.len(),
-            campaign.unusable.len(),
-            campaign.took_s
-        );
-        for (kind, count) in campaign::by_frequency(&campaign.fault_counts) {
-            eprintln!("  {count:>5} {kind}");
-        }
-        good &= campaign.findings.is_empty() && campaign.unusable.is_empty();
-        report::write(path, git_hash, Some(&campaign), None, None)?;
+    testkit::init();
+    if let Some(drill) = arguments.drill {
+        return Ok(code(drill.run(arguments.count, &arguments.drill_report).await?));
     }
-    if arguments.crash_points || arguments.point.is_some() {
-        let points = campaign::crash_points(arguments.point.as_deref(), &options).await;
-        eprintln!(
-            "{} of {} crash points and actions ran, {} violations, {:.0} s; not reached: {:?}",
-            points.ran.len(),
-            points.listed,
-            points.violations.len(),
-            points.took_s,
-            points.not_reached
-        );
-        good &= points.not_reached.is_empty() && points.violations.is_empty();
-        report::write(path, git_hash, None, Some(&points), None)?;
+    let options =
+        Options { folder: arguments.folder.clone(), jobs: arguments.jobs.max(1), keep: arguments.keep };
+    let crash_points = arguments.crash_points || arguments.point.is_some();
+    let others = crash_points || arguments.planted.is_some();
+    let schedules = arguments.schedules.unwrap_or(if others { 0 } else { 20 });
+    let mut good = true;
+    if schedules > 0 {
+        good &= run_schedules(&arguments, schedules, &options).await?;
+    }
+    if crash_points {
+        good &= run_crash_points(&arguments, &options).await?;
     }
     if let Some(which) = &arguments.planted {
-        let found = planted::run(which, arguments.planted_seeds, &options).await?;
-        eprintln!(
-            "{} of {} mistakes noticed, {:.0} s; missed: {:?}",
-            found.caught.len(),
-            found.total,
-            found.took_s,
-            found.missed
-        );
-        good &= found.missed.is_empty();
-        report::write(path, git_hash, None, None, Some(&found))?;
+        good &= run_planted(&arguments, which, &options).await?;
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code(good))
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_schedules(arguments: &Arguments, count: u64, options: &Options) -> anyhow::Result<bool> {
+    let campaign = campaign::run(arguments.seed, count, options).await;
+    eprintln!(
+        "{} schedules, {} operations, {} accepted, {} faults, {} violations, {} could not be played, {:.0} s",
+        campaign.schedules,
+        campaign.operations,
+        campaign.accepted,
+        campaign.faults,
+        campaign.findings.len(),
+        campaign.unusable.len(),
+        campaign.took_s
+    );
+    for (kind, count) in campaign::by_frequency(&campaign.fault_counts) {
+        eprintln!("  {count:>5} {kind}");
+    }
+    report::write(&arguments.report, &arguments.git_hash, Some(&campaign), None, None)?;
+    Ok(campaign.findings.is_empty() && campaign.unusable.is_empty())
+}
+
+async fn run_crash_points(arguments: &Arguments, options: &Options) -> anyhow::Result<bool> {
+    let points = campaign::crash_points(arguments.point.as_deref(), options).await;
+    eprintln!(
+        "{} of {} crash points and actions ran, {} violations, {:.0} s; not reached: {:?}",
+        points.ran.len(),
+        points.listed,
+        points.violations.len(),
+        points.took_s,
+        points.not_reached
+    );
+    report::write(&arguments.report, &arguments.git_hash, None, Some(&points), None)?;
+    Ok(points.not_reached.is_empty() && points.violations.is_empty())
+}
+
+async fn run_planted(arguments: &Arguments, which: &str, options: &Options) -> anyhow::Result<bool> {
+    let found = planted::run(which, arguments.planted_seeds, options).await?;
+    eprintln!(
+        "{} of {} mistakes noticed, {:.0} s; missed: {:?}",
+        found.caught.len(),
+        found.total,
+        found.took_s,
+        found.missed
+    );
+    report::write(&arguments.report, &arguments.git_hash, None, None, Some(&found))?;
+    Ok(found.missed.is_empty())
 }

@@ -20,6 +20,7 @@ pub mod http;
 pub mod language;
 pub mod limits;
 pub mod listing;
+pub mod newer_problem;
 pub mod openapi;
 pub mod order_status;
 pub mod places;
@@ -28,6 +29,7 @@ pub mod poll;
 pub mod refusals;
 pub mod settings;
 pub mod state;
+pub mod store;
 pub mod token;
 pub mod wechat;
 

@@ -47,6 +47,20 @@ pub const GENERATION_MARK_AFTER: &str = "generation.mark.after";
 pub const PAY_COMMIT_BEFORE: &str = "pay.commit.before";
 /// It is begun, and the buyer does not know it.
 pub const PAY_COMMIT_AFTER: &str = "pay.commit.after";
+/// The provider is about to hear of a payment.
+pub const PROVIDER_REGISTER_BEFORE: &str = "provider.register.before";
+/// It has; as an error: its answer was lost.
+pub const PROVIDER_REGISTER_AFTER: &str = "provider.register.after";
+/// The provider is about to be asked how a payment stands.
+pub const PROVIDER_QUERY_BEFORE: &str = "provider.query.before";
+/// It has said so; as an error: its answer was lost.
+pub const PROVIDER_QUERY_AFTER: &str = "provider.query.after";
+/// The provider is about to be told to close a payment.
+pub const PROVIDER_CLOSE_BEFORE: &str = "provider.close.before";
+/// It has; as an error: its answer was lost.
+pub const PROVIDER_CLOSE_AFTER: &str = "provider.close.after";
+/// The provider has said how a payment stands, and nothing was done about it.
+pub const ASKING_MARK_BEFORE: &str = "asking.mark.before";
 /// A cancellation is about to be committed.
 pub const CANCEL_COMMIT_BEFORE: &str = "cancel.commit.before";
 /// It is committed, and the buyer does not know it.
@@ -97,7 +111,7 @@ pub const DEAD_LETTER_REPLAY_BEFORE: &str = "dead_letter.replay.before";
 pub const DEAD_LETTER_REPLAY_AFTER: &str = "dead_letter.replay.after";
 
 /// All of them.
-pub const ALL: [&str; 43] = [
+pub const ALL: [&str; 50] = [
     ORDER_RECEIVE_BEFORE,
     ORDER_RECEIVE_AFTER,
     ORDER_BEGIN_BEFORE,
@@ -119,6 +133,13 @@ pub const ALL: [&str; 43] = [
     GENERATION_MARK_AFTER,
     PAY_COMMIT_BEFORE,
     PAY_COMMIT_AFTER,
+    PROVIDER_REGISTER_BEFORE,
+    PROVIDER_REGISTER_AFTER,
+    PROVIDER_QUERY_BEFORE,
+    PROVIDER_QUERY_AFTER,
+    PROVIDER_CLOSE_BEFORE,
+    PROVIDER_CLOSE_AFTER,
+    ASKING_MARK_BEFORE,
     CANCEL_COMMIT_BEFORE,
     CANCEL_COMMIT_AFTER,
     PAYMENT_VERIFY_BEFORE,

@@ -6,8 +6,10 @@
 mod apply;
 mod books;
 mod catalogue;
+mod check;
 mod clock;
 mod connection;
+mod find;
 mod load;
 mod lock;
 mod reply;
@@ -16,9 +18,11 @@ mod scan;
 mod scripts;
 
 pub use apply::Kept;
-pub use books::{BOOKS_ATOMIC_MAX, BooksView, Found};
+pub use books::{BOOKS_ATOMIC_MAX, BooksView};
 pub use catalogue::{Figures, Look, Unsettled};
+pub use check::{ALARM_CALM, BooksChecked, Fault};
 pub use connection::{RedisSettings, StoreError};
+pub use find::Found;
 pub use load::{Begun, Commit, Committed, Retired, Updated};
 pub use lock::Owner;
 pub use reserve::Reserved;

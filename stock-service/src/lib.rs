@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`stock`] (the words), [`keys`] and [`inventory`] (Redis and the scripts), [`items`], [`announce`]
 //! (the broker), [`reserve`] (the way to a unit), [`catalogue`], [`orders`] (order-service), [`load`] (loading and
-//! recovery), [`relay`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`]. For fault campaigns:
+//! recovery), [`relay`], [`check`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`]. For fault campaigns:
 //! [`crash_points`], [`planted`].
 
 pub mod announce;
 pub mod app;
 pub mod catalogue;
+pub mod check;
 pub mod consumers;
 pub mod crash_points;
 pub mod error;

@@ -175,7 +175,7 @@ impl Relay {
             let orders: Vec<OrderState> = known.iter().map(OrderState::from).collect();
             if !orders.is_empty() {
                 let lease_ms = self.loader.catalogue.script_lease_ms();
-                self.loader.inventory.apply_orders(&item.keys, lease_ms, &orders).await?;
+                self.loader.inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &orders).await?;
                 tracing::warn!(item.id = %item.id, orders = orders.len(), "orders settled by asking for them");
             }
         }

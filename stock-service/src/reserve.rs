@@ -229,7 +229,7 @@ impl Shared {
         let settled = planted(SETTLED_AT_CONFIRM).then(|| settled_too_early(&grants));
         self.announcer.reserved(item.id, &decided.offer, decided.now_ms, grants).await?;
         if let Some(settled) = settled {
-            self.inventory.apply_orders(&item.keys, 0, &settled).await.ok();
+            self.inventory.apply_orders(&item.keys, item.epoch(), 0, &settled).await.ok();
         }
         Ok(())
     }

@@ -114,11 +114,11 @@ impl RabbitNode {
         assert!(status.expect("rabbitmqctl starts").success(), "the alarm could not be set to {raised}");
     }
 
-    /// Starts a stopped node and waits until it takes connections.
+    /// Starts a stopped node, waits until it takes connections, and says when that was.
     ///
     /// # Panics
     /// If it does not.
-    pub async fn resume(&mut self) {
+    pub async fn resume(&mut self) -> Instant {
         self.launch().expect("a node can be started");
         let deadline = Instant::now() + READY_WITHIN;
         while !self.greets().await {
@@ -129,11 +129,13 @@ impl RabbitNode {
             assert!(Instant::now() < deadline, "RabbitMQ on port {} is not ready", self.amqp_port);
             sleep(POLL_INTERVAL).await;
         }
+        let answered = Instant::now();
         // The management API opens its port a little later.
         while TcpStream::connect(("127.0.0.1", self.api_port)).await.is_err() {
             assert!(Instant::now() < deadline, "RabbitMQ's API on port {} is not ready", self.api_port);
             sleep(POLL_INTERVAL).await;
         }
+        answered
     }
 
     fn running(&self) -> &Process {

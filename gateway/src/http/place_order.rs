@@ -17,9 +17,9 @@ use crate::admission::Wish;
 use crate::answer::refusal;
 use crate::attempts::Standing;
 use crate::catalogue::Verdict;
-use crate::endpoint::{Answer, Call};
+use crate::endpoint::{Answer, Call, address};
 use crate::error::ApiError;
-use crate::limits::Class;
+use crate::limits::Quota;
 use crate::listing::Known;
 use crate::order_status::OrderStatusOf;
 use crate::{crash_points, planted};
@@ -44,13 +44,17 @@ pub async fn place(call: Call) -> Answer {
     let order_id = OrderId::derive(&user, item, &key);
 
     let location = format!("/api/v1/orders/{order_id}");
-    let decided = decide(&call, item, user, order_id).await;
+    let mut quota = None;
+    let decided = decide(&call, item, user, order_id, &mut quota).await;
     let decided = crashing(crash_points::REPLY_BEFORE, Code::OutcomeUnknown).await.and(decided);
     let (mut response, locate) = match decided {
         Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
         Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
     };
     let headers = response.headers_mut();
+    if let Some(quota) = quota {
+        quota.write(headers);
+    }
     if let (true, Ok(location)) = (locate, HeaderValue::from_str(&location)) {
         headers.insert(LOCATION, location);
     }
@@ -73,8 +77,14 @@ fn invalid_key(message: &str) -> ApiError {
     Problem::invalid(IDEMPOTENCY_KEY, message).into()
 }
 
-/// Whether the order is accepted.
-async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> Result<(), ApiError> {
+/// Whether the order is accepted; `quota` is what it leaves of the user's limit, if it counts.
+async fn decide(
+    call: &Call,
+    item: ItemId,
+    user: UserId,
+    order_id: OrderId,
+    quota: &mut Option<Quota>,
+) -> Result<(), ApiError> {
     let PlaceOrder { quantity } = call.json()?;
     let state = &call.state;
     #[expect(
@@ -93,7 +103,7 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Standing::Try(in_flight) => in_flight,
     };
     crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
-    state.limits.check_user(Class::Order, &user)?;
+    *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
     crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {

@@ -1,9 +1,11 @@
 //! Paying orders, and what providers tell about payments.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::api::{PaymentStarted, Provider, StartPayment};
 use common::failpoint;
-use common::ids::OrderId;
+use common::ids::{OrderId, PaymentId};
 use common::internal::OnBehalfOf;
 use common::problem::{Code, Problem};
 use secrecy::SecretString;
@@ -15,8 +17,9 @@ use crate::crash_points;
 use crate::db::Db;
 use crate::error::ApiError;
 use crate::payments::notice::{self, Notice, Signed, Verdict};
+use crate::payments::provider::{ProviderError, Providers};
 use crate::payments::signature::{SIGNATURE_HEADER, verify};
-use crate::payments::{self, Started};
+use crate::payments::{self, Started, Wish};
 
 /// The providers that are on, and where buyers find them.
 #[derive(Clone)]
@@ -25,6 +28,10 @@ pub struct Checkout {
     pub public_url: Url,
     /// What the sandbox provider signs with; `None`: it is off.
     pub sandbox_secret: Option<SecretString>,
+    /// How to reach them.
+    pub providers: Providers,
+    /// When to ask a provider how a payment went.
+    pub ask_after: Duration,
 }
 
 /// `POST /internal/v1/orders/{order_id}/pay`.
@@ -42,10 +49,13 @@ pub async fn pay(
     if !on {
         return Err(ApiError::invalid("provider", "is not available here"));
     }
-    let started =
-        payments::start(&db, caller.user_id, OrderId(*order), provider).await.map_err(ApiError::Write)?;
-    match started {
-        Started::Payment(payment_id) => {
+    let wish = Wish { provider, ask_after: checkout.ask_after };
+    let started = payments::start(&db, caller.user_id, OrderId(*order), wish);
+    match started.await.map_err(ApiError::Write)? {
+        Started::Payment(bill) => {
+            let payment_id = PaymentId(bill.payment);
+            // Asking again is the same payment: until the provider knows it, nothing has happened.
+            checkout.providers.register(provider, bill).await.map_err(provider_failed)?;
             let base = checkout.public_url.as_str().trim_end_matches('/');
             let checkout_url = format!("{base}/sandbox/payments/{payment_id}");
             Ok(HttpResponse::Created().json(PaymentStarted { payment_id, provider, checkout_url }))
@@ -95,6 +105,10 @@ pub async fn callback(
             refuse(verdict.name(), Problem::invalid(field, "is not that of the payment"))
         }
     }
+}
+
+fn provider_failed(error: ProviderError) -> ApiError {
+    ApiError::Unavailable { what: "the payment provider failed", cause: error.into() }
 }
 
 /// Passes a crash point.

@@ -117,17 +117,33 @@ pub struct Signed {
 /// # Errors
 /// The database; then the provider repeats the notice.
 pub async fn accept(db: &Db, signed: Signed) -> Result<Verdict, DbError> {
-    let applied = db.transaction(move |conn| async move { apply(conn, &signed).await }.boxed()).await?;
+    let applied = db.transaction(move |conn| async move { apply_fresh(conn, &signed).await }.boxed()).await?;
     failpoint::reach(crash_points::PAYMENT_COMMIT_AFTER).await?;
     Ok(applied)
 }
 
-async fn apply(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict, DbError> {
-    let (notice, provider) = (&signed.notice, text(&signed.provider)?);
+/// Does what the provider said when it was asked, as [`accept`] does what it says by itself.
+///
+/// # Errors
+/// The database; then it has to be asked again.
+pub async fn learn(db: &Db, provider: Provider, notice: Notice) -> Result<Verdict, DbError> {
+    db.transaction(move |conn| async move { apply(conn, provider, &notice).await }.boxed()).await
+}
+
+async fn apply_fresh(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict, DbError> {
     let clock_s = transitions::now(conn).await?.timestamp();
     if clock_s.abs_diff(signed.signed_at_s) > SIGNATURE_AGE_S_MAX.unsigned_abs() {
         return Ok(Verdict::Stale);
     }
+    apply(conn, signed.provider, &signed.notice).await
+}
+
+async fn apply(
+    conn: &mut AsyncPgConnection,
+    provider: Provider,
+    notice: &Notice,
+) -> Result<Verdict, DbError> {
+    let provider = text(&provider)?;
     let payment: Option<(Uuid, i64, String)> = payments::table
         .filter(payments::id.eq(notice.payment_id).and(payments::provider.eq(&provider)))
         .select((payments::order_id, payments::amount_cents, payments::currency))

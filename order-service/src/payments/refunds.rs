@@ -18,13 +18,14 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::provider::Providers;
 use crate::audit_log::Deed;
 use crate::db::schema::{orders, payments};
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::orders::{OrderRow, parse};
 use crate::sales::admin::{Change, Refusal};
-use crate::sandbox::ledger::{self, RefundRequest, Refunded};
+use crate::sandbox::ledger::{RefundRequest, Refunded};
 use crate::settings::RefundSettings;
 use crate::{crash_points, planted, transitions};
 
@@ -126,11 +127,16 @@ fn for_admins(order: OrderV1) -> AdminOrder {
 ///
 /// # Errors
 /// Never: a database that is away is waited for.
-pub async fn run(db: Db, settings: RefundSettings, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    db: Db,
+    providers: Providers,
+    settings: RefundSettings,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(settings.interval_ms));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = round(&db, &settings).await {
+        if let Err(error) = round(&db, &providers, &settings).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "refunds have to wait for the database");
         }
     }
@@ -138,11 +144,11 @@ pub async fn run(db: Db, settings: RefundSettings, stop: CancellationToken) -> a
 }
 
 /// Sends what is due, at most one batch.
-async fn round(db: &Db, settings: &RefundSettings) -> Result<(), DbError> {
+async fn round(db: &Db, providers: &Providers, settings: &RefundSettings) -> Result<(), DbError> {
     let claimed = claim(db, settings).await?;
     stream::iter(claimed)
         .for_each_concurrent(IN_FLIGHT_MAX, |refund| async move {
-            if let Err(error) = attempt(db, settings, &refund).await {
+            if let Err(error) = attempt(db, providers, settings, &refund).await {
                 metrics::counter!("refund_attempts_total", "result" => "error").increment(1);
                 tracing::warn!(
                     payment.id = %refund.id, error = &error as &dyn std::error::Error, "refund will be tried again"
@@ -166,29 +172,27 @@ async fn claim(db: &Db, settings: &RefundSettings) -> Result<Vec<Claimed>, DbErr
 }
 
 /// One attempt at one refund: the provider first, then the books.
-async fn attempt(db: &Db, settings: &RefundSettings, refund: &Claimed) -> Result<(), DbError> {
+async fn attempt(
+    db: &Db,
+    providers: &Providers,
+    settings: &RefundSettings,
+    refund: &Claimed,
+) -> Result<(), DbError> {
     let provider: Provider = parse("payments.provider", &refund.provider)?;
     let per_try = failpoint::planted(planted::REFUND_NUMBER_PER_TRY);
-    failpoint::reach(crash_points::REFUND_CALL_BEFORE).await?;
     let request = RefundRequest {
         refund_no: if per_try { Uuid::new_v4() } else { refund.id },
         payment: refund.id,
         amount_cents: refund.amount_cents,
         currency: refund.currency.clone(),
     };
-    let answer = match provider {
-        Provider::Sandbox => ledger::refund(db, request),
-    };
-    let answer = tokio::time::timeout(settings.provider_timeout(), answer).await;
-    failpoint::reach(crash_points::REFUND_REPLY_AFTER).await?;
-    match answer {
-        Ok(Ok(Refunded::Now | Refunded::Before)) => settle(db, refund.id, refund.order_id).await,
-        Ok(Ok(Refunded::Refused(why))) => failed(db, settings, refund.id, why).await,
-        Ok(Err(error)) => {
-            tracing::warn!(payment.id = %refund.id, error = &error as &dyn std::error::Error, "the provider failed");
-            failed(db, settings, refund.id, "the provider failed").await
+    match providers.refund(provider, request).await {
+        Ok(Refunded::Now | Refunded::Before) => settle(db, refund.id, refund.order_id).await,
+        Ok(Refunded::Refused(why)) => failed(db, settings, refund.id, why).await,
+        Err(error) => {
+            tracing::warn!(payment.id = %refund.id, error = &error as &dyn std::error::Error, "the provider was asked in vain");
+            failed(db, settings, refund.id, "the provider did not say that it was made").await
         }
-        Err(_) => failed(db, settings, refund.id, "the provider did not answer in time").await,
     }
 }
 

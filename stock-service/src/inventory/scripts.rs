@@ -70,6 +70,7 @@ pub(super) struct Scripts {
     pub(super) apply_order: Script,
     pub(super) load_begin: Script,
     pub(super) load_stage: Script,
+    pub(super) load_merge: Script,
     pub(super) load_commit: Script,
     pub(super) update: Script,
     pub(super) retire: Script,
@@ -78,7 +79,8 @@ pub(super) struct Scripts {
     pub(super) late: Script,
     pub(super) books: Script,
     pub(super) find: Script,
-    pub(super) lock_renew: Script,
+    pub(super) close: Script,
+    pub(super) lock_take: Script,
     pub(super) lock_release: Script,
 }
 
@@ -89,6 +91,7 @@ impl Scripts {
             apply_order: Script::new("apply_order", include_str!("../../lua/apply_order.lua")),
             load_begin: Script::new("load_begin", include_str!("../../lua/load_begin.lua")),
             load_stage: Script::new("load_stage", include_str!("../../lua/load_stage.lua")),
+            load_merge: Script::new("load_merge", include_str!("../../lua/load_merge.lua")),
             load_commit: Script::new("load_commit", include_str!("../../lua/load_commit.lua")),
             update: Script::new("update", include_str!("../../lua/update.lua")),
             retire: Script::new("retire", include_str!("../../lua/retire.lua")),
@@ -97,17 +100,19 @@ impl Scripts {
             late: Script::new("late", include_str!("../../lua/late.lua")),
             books: Script::new("books", include_str!("../../lua/books.lua")),
             find: Script::new("find", include_str!("../../lua/find.lua")),
-            lock_renew: Script::new("lock_renew", include_str!("../../lua/lock_renew.lua")),
+            close: Script::new("close", include_str!("../../lua/close.lua")),
+            lock_take: Script::new("lock_take", include_str!("../../lua/lock_take.lua")),
             lock_release: Script::new("lock_release", include_str!("../../lua/lock_release.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 14] {
+    pub(super) fn all(&self) -> [&Script; 16] {
         [
             &self.reserve,
             &self.apply_order,
             &self.load_begin,
             &self.load_stage,
+            &self.load_merge,
             &self.load_commit,
             &self.update,
             &self.retire,
@@ -116,7 +121,8 @@ impl Scripts {
             &self.late,
             &self.books,
             &self.find,
-            &self.lock_renew,
+            &self.close,
+            &self.lock_take,
             &self.lock_release,
         ]
     }

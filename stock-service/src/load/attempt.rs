@@ -47,6 +47,8 @@ pub enum Loaded {
     Gone,
     /// The sale is long over and at rest: it needs no keys.
     Over,
+    /// Its books were wrong too often: an operator has to look, see [`crate::check`].
+    KeptClosed,
 }
 
 /// Why an attempt failed. The next one begins from the beginning, with a new epoch.
@@ -134,6 +136,9 @@ impl Loader {
     async fn load_locked(&self, item: &Item) -> Result<Loaded, LoadError> {
         if item.looked(&self.inventory.look(&item.keys).await?) {
             return Ok(Loaded::AlreadyOpen);
+        }
+        if item.is_kept_closed() {
+            return Ok(Loaded::KeptClosed);
         }
         let definition = match self.orders.definition(item.id).await? {
             Some(definition) if self.is_over(&definition) => return self.unlisted(item, Loaded::Over).await,
@@ -248,6 +253,9 @@ impl Loader {
             }
             REBUILD_STAGE.ended().await?;
         }
+        if !self.inventory.merge_unsettled(&item.keys, granted.epoch).await? {
+            return Err(LoadError::Lost);
+        }
         let lease_ms = if recovering { self.catalogue.script_lease_ms() } else { 0 };
         let commit = Commit { epoch: granted.epoch, staged: orders.len(), lease_ms };
         REBUILD_RENAME.begins().await?;
@@ -272,7 +280,9 @@ impl Loader {
         match self.orders.definition(item.id).await {
             Ok(Some(definition)) => {
                 let lease_ms = self.catalogue.script_lease_ms();
-                if let Err(error) = self.inventory.update_item(&item.keys, lease_ms, &definition).await {
+                if let Err(error) =
+                    self.inventory.update_item(&item.keys, item.epoch(), lease_ms, &definition).await
+                {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not updated");
                 }
             }
@@ -298,7 +308,9 @@ impl Loader {
                 return Ok(());
             }
             // What an open gate applies leaves `late`, so this comes to an end.
-            if let (Some(_), _) = self.inventory.apply_orders(&item.keys, lease_ms, &late).await? {
+            if let (Some(_), _) =
+                self.inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &late).await?
+            {
                 return Ok(());
             }
         }
