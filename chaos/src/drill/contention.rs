@@ -40,7 +40,12 @@ const ASKED_AGAIN: usize = 20;
 const LOADING_MS: u64 = 1_300;
 
 /// Asks with one key until the answer is final.
-pub(super) async fn insist(client: &Client, buyer: &Buyer, item: &SaleItem, key: &str) -> anyhow::Result<Answer> {
+pub(super) async fn insist(
+    client: &Client,
+    buyer: &Buyer,
+    item: &SaleItem,
+    key: &str,
+) -> anyhow::Result<Answer> {
     let mut last = None;
     for _ in 0..TRIES_MAX {
         let answer = client.order(&buyer.token, item.id, key, 1).await;
@@ -59,7 +64,10 @@ fn is_passing(answer: &Answer) -> bool {
 
 /// The order of an accepted answer.
 pub(super) fn accepted(answer: &Answer) -> Option<OrderId> {
-    (answer.status == StatusCode::ACCEPTED).then(|| answer.json::<Accepted>().ok()).flatten().map(|body| body.order_id)
+    (answer.status == StatusCode::ACCEPTED)
+        .then(|| answer.json::<Accepted>().ok())
+        .flatten()
+        .map(|body| body.order_id)
 }
 
 /// The order id that this user, item and key must give.
@@ -120,7 +128,11 @@ pub(super) async fn restock(count: u64) -> anyhow::Result<Outcome> {
             let path = format!("/api/v1/admin/items/{}/restock", item.id);
             let answer = stage.client.post(&path, &stage.admin, &json!({ "units": units })).await?;
             // Refused where more is taken already.
-            if answer.status.is_success() { total += units } else { refused += 1 }
+            if answer.status.is_success() {
+                total += units
+            } else {
+                refused += 1
+            }
             sleep(Duration::from_millis(rand::rng().random_range(0..60))).await;
         }
         promises.add(wave.end().await?);
@@ -130,7 +142,10 @@ pub(super) async fn restock(count: u64) -> anyhow::Result<Outcome> {
         outcome.require(sold == total, format_args!("sale {}: {sold} sold of {total} units", sale.id));
         books::settle(&stage, sale.id, &promises, &mut outcome).await?;
         stage.tell_sale(sale.id, "end").await?;
-        say(&format!("  {}/{count}: {UNITS} units became {total} ({refused} changes refused), {sold} sold", round + 1));
+        say(&format!(
+            "  {}/{count}: {UNITS} units became {total} ({refused} changes refused), {sold} sold",
+            round + 1
+        ));
     }
     books::nothing_parked(&stage, &mut outcome).await?;
     Ok(outcome)
@@ -153,7 +168,10 @@ pub(super) async fn end_of_sale(count: u64) -> anyhow::Result<Outcome> {
         let key = format!("rush-{}", item.id);
         for (buyer, order) in winners.iter().take(ASKED_AGAIN) {
             let again = insist(&stage.client, &crowd[*buyer], item, &key).await?;
-            outcome.require(accepted(&again) == Some(*order), format_args!("order {order} asked again: {}", again.status));
+            outcome.require(
+                accepted(&again) == Some(*order),
+                format_args!("order {order} asked again: {}", again.status),
+            );
         }
         let stranger = insist(&stage.client, &crowd[0], item, "after-the-end").await?;
         outcome.require(

@@ -70,7 +70,11 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
 }
 
 /// Each marker is parked exactly once, and nothing else is.
-async fn compare(connection: &mut AsyncPgConnection, count: u64, outcome: &mut Outcome) -> anyhow::Result<()> {
+async fn compare(
+    connection: &mut AsyncPgConnection,
+    count: u64,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
     let rows: Vec<Body> = sql_query("SELECT body FROM dead_letters").load(connection).await?;
     let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
     let mut good = 0_u64;
@@ -122,8 +126,13 @@ async fn send(channel: &Channel, queues: &[Queue], n: u64) -> anyhow::Result<()>
     // Another kind each time that all queues have had one.
     let body = bad(queue, place / queues.len(), n);
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-    let publish =
-        channel.basic_publish("".into(), queue.name.as_str().into(), BasicPublishOptions::default(), &body, properties);
+    let publish = channel.basic_publish(
+        "".into(),
+        queue.name.as_str().into(),
+        BasicPublishOptions::default(),
+        &body,
+        properties,
+    );
     publish.await?.await?;
     Ok(())
 }
@@ -139,7 +148,10 @@ fn bad(queue: &Queue, kind: usize, n: u64) -> Vec<u8> {
         2 => envelope("order.teleported.v1", vec![event]),
         3 => envelope(&known_kind(queue).replace(".v1", ".v9"), vec![event]),
         4 => envelope(&format!("{}{marker}", known_kind(queue)), vec![event]),
-        5 => envelope(known_kind(queue), vec![json!({ "event_id": Uuid::new_v4(), "marker": marker, "quantity": -1 })]),
+        5 => envelope(
+            known_kind(queue),
+            vec![json!({ "event_id": Uuid::new_v4(), "marker": marker, "quantity": -1 })],
+        ),
         6 => envelope(known_kind(queue), vec![event; ENVELOPE_EVENTS_MAX + 1]),
         _ => return format!("{{\"id\": \"{marker}\", \"events\": [").into_bytes(),
     };

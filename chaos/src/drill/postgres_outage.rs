@@ -48,12 +48,21 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     promises.add(early.end().await?);
     let wave = Wave::start(&stage.client, during.to_vec(), item, AT_ONCE);
     let tally = wave.end().await?;
-    say(&format!("  {} of {count} orders accepted in {} s", tally.accepted.len(), stopped.elapsed().as_secs()));
+    say(&format!(
+        "  {} of {count} orders accepted in {} s",
+        tally.accepted.len(),
+        stopped.elapsed().as_secs()
+    ));
     outcome.require(
         tally.accepted.len() == usize::try_from(count)?,
-        format_args!("without Postgres {} of {count} orders were accepted: {:?}", tally.accepted.len(), tally.refused),
+        format_args!(
+            "without Postgres {} of {count} orders were accepted: {:?}",
+            tally.accepted.len(),
+            tally.refused
+        ),
     );
-    let queued: Vec<_> = tally.accepted.iter().take(LOOKED_AT).map(|(buyer, order)| (&during[*buyer], *order)).collect();
+    let queued: Vec<_> =
+        tally.accepted.iter().take(LOOKED_AT).map(|(buyer, order)| (&during[*buyer], *order)).collect();
     for (buyer, order) in queued {
         look(&stage, buyer, order, &mut outcome).await;
     }
@@ -82,7 +91,9 @@ async fn look(stage: &Stage, buyer: &Buyer, order: common::ids::OrderId, outcome
             state.status == OrderStatus::Queued,
             format_args!("order {order} is {:?} without Postgres", state.status),
         ),
-        Err(error) => outcome.violations.push(format!("order {order} is not shown without Postgres: {error:#}")),
+        Err(error) => {
+            outcome.violations.push(format!("order {order} is not shown without Postgres: {error:#}"))
+        }
     }
 }
 

@@ -108,11 +108,13 @@ async fn race(
     orders: Vec<(Buyer, OrderId)>,
     connection: &mut AsyncPgConnection,
 ) -> anyhow::Result<()> {
-    let payments = join_all(orders.iter().map(|(buyer, order)| start_payment(&stage.client, buyer, *order))).await;
+    let payments =
+        join_all(orders.iter().map(|(buyer, order)| start_payment(&stage.client, buyer, *order))).await;
     let mut racers = Vec::new();
     let now = Instant::now();
     for ((buyer, order), payment) in orders.iter().zip(payments) {
-        let (client, buyer, order, payment) = (stage.client.clone(), buyer.clone(), *order, Arc::new(payment?));
+        let (client, buyer, order, payment) =
+            (stage.client.clone(), buyer.clone(), *order, Arc::new(payment?));
         racers.push(async move {
             let pay = async {
                 sleep(some_time()).await;

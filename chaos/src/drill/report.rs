@@ -132,7 +132,12 @@ impl Outcome {
             say(&format!("  VIOLATION: {violation}"));
         }
         let note = if self.release { "" } else { " (built without optimisation: bounds are only shown)" };
-        say(&format!("{} {} x{}{note}", if self.passed() { "PASSED" } else { "FAILED" }, self.name, self.count));
+        say(&format!(
+            "{} {} x{}{note}",
+            if self.passed() { "PASSED" } else { "FAILED" },
+            self.name,
+            self.count
+        ));
     }
 
     /// Appends one line of JSON.

@@ -82,7 +82,10 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
             stage.tell_sale(sale.id, "resume").await?;
         }
         books::settle(&stage, sale.id, &promises, &mut outcome).await?;
-        say(&format!("  {change:?}: {count} keys asked again, {} violations so far", outcome.violations.len()));
+        say(&format!(
+            "  {change:?}: {count} keys asked again, {} violations so far",
+            outcome.violations.len()
+        ));
     }
     outcome.figure("kinds_of_change", u64::try_from(CHANGES.len())?);
     books::nothing_parked(&stage, &mut outcome).await?;
@@ -105,7 +108,10 @@ async fn make(
             }
             let last = insist(&stage.client, &others[others.len() - 1], &sale.items[0], "one-more").await?;
             let code = last.code();
-            anyhow::ensure!(matches!(code, Some(Code::SoldOut | Code::LimitExceeded)), "not sold out: {code:?}");
+            anyhow::ensure!(
+                matches!(code, Some(Code::SoldOut | Code::LimitExceeded)),
+                "not sold out: {code:?}"
+            );
         }
         Change::Ended => stage.tell_sale(sale.id, "end").await?,
         Change::Paused => stage.tell_sale(sale.id, "pause").await?,
@@ -156,7 +162,12 @@ async fn ask_again(
     let answer = insist(client, buyer, &sale.items[0], KEY).await?;
     outcome.require(
         accepted(&answer) == Some(wanted),
-        format_args!("{change:?}: {} is told {} {:?} of order {wanted}", buyer.user, answer.status, answer.code()),
+        format_args!(
+            "{change:?}: {} is told {} {:?} of order {wanted}",
+            buyer.user,
+            answer.status,
+            answer.code()
+        ),
     );
     promises.accepted.insert(wanted);
     let shown = show(client, buyer, wanted).await;

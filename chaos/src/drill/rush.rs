@@ -78,7 +78,12 @@ pub(super) enum Probe {
 }
 
 /// Orders one unit again and again, until it is granted, and says how long after `since` that was.
-pub(super) async fn probe(client: &Client, buyer: &Buyer, item: ItemId, since: Instant) -> anyhow::Result<Probe> {
+pub(super) async fn probe(
+    client: &Client,
+    buyer: &Buyer,
+    item: ItemId,
+    since: Instant,
+) -> anyhow::Result<Probe> {
     loop {
         let asked = timeout(PROBE_TIMEOUT, client.order(&buyer.token, item, "probe", 1)).await;
         if let Ok(Ok(answer)) = asked {
