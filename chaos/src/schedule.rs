@@ -1,5 +1,7 @@
 //! What happens in one schedule, all of it drawn from one seed before anything starts.
 
+mod compound;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -220,7 +222,10 @@ impl Schedule {
         let shop = shop(rng, emptied);
         let replicas = if rng.random_bool(0.25) { 2 } else { 1 };
         let buyers = buyers(rng, &shop, emptied);
-        let (faults, crash_points) = (faults(rng), crash_points(rng));
+        let (mut faults, mut crash_points) = (faults(rng), crash_points(rng));
+        if rng.random_bool(0.6) {
+            compound::add(rng, &mut faults, &mut crash_points);
+        }
         let admin = admin(rng, shop.goods.len(), emptied);
         let poison = poison(rng, seed);
         let reconcile_ms = if rng.random_bool(0.5) { 500 } else { 5_000 };
