@@ -18,12 +18,39 @@ mod rolling_restarts;
 mod rush;
 mod stage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 
 pub use self::report::{Bound, Outcome, Recovery};
+
+/// What to drill, on the command line.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)] // Its name is another one's already.
+pub struct Arguments {
+    /// Run this drill instead of schedules.
+    #[arg(long)]
+    drill: Option<Drill>,
+    /// How often the drill does its worst; each has a default.
+    #[arg(long, requires = "drill")]
+    count: Option<u64>,
+    /// Where drills leave a line each.
+    #[arg(long, default_value = ".dev/reports/drills.json")]
+    drill_report: PathBuf,
+}
+
+impl Arguments {
+    /// Runs the drill that is asked for. True: no promise was broken; `None`: none is asked for.
+    ///
+    /// # Errors
+    /// As [`Drill::run`].
+    pub async fn run(&self, git_hash: &str) -> anyhow::Result<Option<bool>> {
+        let Some(drill) = self.drill else { return Ok(None) };
+        testkit::init();
+        drill.run(self.count, git_hash, &self.drill_report).await.map(Some)
+    }
+}
 
 /// A drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -91,7 +118,7 @@ impl Drill {
     ///
     /// # Errors
     /// It could not be done to its end, or the report cannot be written.
-    pub async fn run(self, count: Option<u64>, report: &Path) -> anyhow::Result<bool> {
+    pub async fn run(self, count: Option<u64>, git_hash: &str, report: &Path) -> anyhow::Result<bool> {
         let count = count.unwrap_or_else(|| self.default_count());
         report::say(&format!("drill {}, {count} times", self.name()));
         let outcome = match self {
@@ -108,7 +135,8 @@ impl Drill {
             Self::TwoRebuilders => contention::two_rebuilders(count).await,
             Self::Retries => retries::run(count).await,
         };
-        let outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
+        let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
+        outcome.git_hash = git_hash.to_owned();
         outcome.print();
         outcome.append_to(report)?;
         Ok(outcome.passed())

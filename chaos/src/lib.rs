@@ -4,7 +4,9 @@
 //! [`world`] is the system that it happens to, every connection of which runs through a [`proxy`]. [`run`] plays it: the
 //! [`workload`] writes the [`client_log`], the [`sampler`] looks at the stores all the time, and in the end the
 //! [`checker`] judges the [`evidence`], one verdict per invariant. [`campaign`] runs many of them, [`planted`] sees
-//! whether they notice mistakes, [`report`] writes down what was found. A [`drill`] is a long scenario with one purpose.
+//! whether they notice mistakes, [`report`] writes down what was found.
+//!
+//! A [`drill`] does one kind of harm very often and measures what comes of it.
 
 pub mod campaign;
 pub mod checker;

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chaos::campaign::{self, Options};
-use chaos::drill::Drill;
-use chaos::{planted, report};
+use chaos::{drill, planted, report};
 use clap::Parser;
 
 /// Runs fault campaigns against real services and stores, and checks every promise.
@@ -44,23 +43,16 @@ struct Arguments {
     /// What was built, for the report.
     #[arg(long, default_value = "")]
     git_hash: String,
-    /// Run this drill instead of schedules.
-    #[arg(long)]
-    drill: Option<Drill>,
-    /// How often the drill does its worst; each has a default.
-    #[arg(long, requires = "drill")]
-    count: Option<u64>,
-    /// Where drills leave a line each.
-    #[arg(long, default_value = ".dev/reports/drills.json")]
-    drill_report: PathBuf,
+    #[command(flatten)]
+    drill: drill::Arguments,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     testkit::init();
-    if let Some(drill) = arguments.drill {
-        return Ok(code(drill.run(arguments.count, &arguments.drill_report).await?));
+    if let Some(kept) = arguments.drill.run(&arguments.git_hash).await? {
+        return Ok(code(kept));
     }
     let options =
         Options { folder: arguments.folder.clone(), jobs: arguments.jobs.max(1), keep: arguments.keep };

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use common::ids::{ItemId, OrderId};
 use futures_util::future::join_all;
 use tokio::sync::watch;
@@ -142,7 +143,9 @@ async fn start(
     }
     let steps = schedule.admin.clone();
     let admin = tokio::spawn(admin::run(scene.admin.clone(), scene.sale, steps, market.clone(), began));
-    let poison = tokio::spawn(poison::run(world.services.vhost().url(), schedule.poison.clone(), began));
+    let broker = world.services.vhost().url();
+    let item = scene.items.first().context("a sale has items")?.id;
+    let poison = tokio::spawn(poison::run(broker, item, schedule.poison.clone(), began));
     let ledger = Ledger::new(world.services.orders_database().url());
     let items = scene.items.iter().map(|item| item.id).collect();
     let shelf = Shelf::new(world.redis_url());

@@ -210,6 +210,8 @@ pub enum PoisonKind {
     UnknownVersion,
     /// A reservation of no units.
     NoUnits,
+    /// A reservation of an item that does not exist, in the queue of one that does.
+    UnknownItem,
 }
 
 impl Schedule {
@@ -378,11 +380,13 @@ fn poison(rng: &mut StdRng, seed: u64) -> Vec<Poison> {
         PoisonKind::GarbageReservation,
         PoisonKind::UnknownVersion,
         PoisonKind::NoUnits,
+        PoisonKind::UnknownItem,
+        PoisonKind::UnknownItem,
     ];
-    let count = if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 };
+    let count = if rng.random_bool(0.6) { rng.random_range(1..=4) } else { 0 };
     let mut poison: Vec<Poison> = (0..count)
         .map(|n| Poison {
-            at_ms: rng.random_range(200..2_500),
+            at_ms: rng.random_range(100..2_000),
             kind: kinds[rng.random_range(0..kinds.len())],
             marker: format!("poison-{seed}-{n}-{:08x}", rng.random::<u32>()),
         })

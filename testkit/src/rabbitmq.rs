@@ -108,7 +108,8 @@ impl RabbitNode {
     /// If the node does not take the command.
     pub async fn alarm(&self, raised: bool) {
         let watermark = if raised { "0.0000001" } else { "0.6" };
-        let mut command = tokio::process::Command::new(program("rabbitmqctl").expect("RabbitMQ is installed"));
+        let mut command =
+            tokio::process::Command::new(program("rabbitmqctl").expect("RabbitMQ is installed"));
         self.environment(command.as_std_mut());
         let status = command.args(["-q", "set_vm_memory_high_watermark", watermark]).status().await;
         assert!(status.expect("rabbitmqctl starts").success(), "the alarm could not be set to {raised}");

@@ -34,8 +34,7 @@ impl Vhost {
     pub async fn create() -> Self {
         let name = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (amqp, api) = (environment::rabbitmq_url(), environment::rabbitmq_api_url());
-        let vhost =
-            Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true };
+        let vhost = Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true };
         let user = json!({ "password": vhost.password, "tags": "" });
         vhost
             .call(Method::PUT, &format!("users/{}", vhost.user), Some(user))

@@ -1,9 +1,8 @@
 //! Payment, cancel and expiry of the same order at the same time: one winner each, and no money without goods.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::api::PaymentStarted;
+use common::api::{OrderStatus, PaymentStarted};
 use common::ids::OrderId;
 use diesel::sql_query;
 use diesel::sql_types::Uuid as SqlUuid;
@@ -12,6 +11,7 @@ use e2e::client::Client;
 use e2e::crowd::Buyer;
 use futures_util::future::join_all;
 use rand::Rng as _;
+use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -25,23 +25,33 @@ use super::stage::Stage;
 const AT_ONCE: u64 = 100;
 const WAVE_AT_ONCE: usize = 32;
 /// Each of the three begins by chance within this time.
-const SPREAD_MS: u64 = 40;
+const SPREAD_MS: u64 = 120;
 /// Attempts at something that a busy system puts off.
 const TRIES_MAX: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(150);
 const REFUNDED_WITHIN: Duration = Duration::from_secs(120);
 /// Expiry looks often, so that it has a chance; refunds do, so that the drill does not wait for them.
-const SETTINGS: [(&str, &str); 2] =
-    [("ORDER_SERVICE__EXPIRY__INTERVAL_MS", "10"), ("ORDER_SERVICE__REFUNDS__INTERVAL_MS", "50")];
+const SETTINGS: [(&str, &str); 3] = [
+    ("ORDER_SERVICE__EXPIRY__INTERVAL_MS", "10"),
+    ("ORDER_SERVICE__ASKING__INTERVAL_MS", "20"),
+    ("ORDER_SERVICE__REFUNDS__INTERVAL_MS", "50"),
+];
 
-const LAPSE: &str = "UPDATE orders SET expires_at = now() WHERE id = $1 AND status = 'pending_payment'";
+/// The order's time is over, and the provider of its payment is to be asked.
+const LAPSE: &str = "
+WITH lapsed AS (UPDATE orders SET expires_at = now() WHERE id = $1 AND status = 'pending_payment' RETURNING id)
+UPDATE payments SET next_ask_at = now() FROM lapsed WHERE order_id = lapsed.id AND status = 'started'";
 /// What must not be, each with what it means.
 const NEVER: [(&str, &str); 6] = [
-    ("orders without an end", "SELECT count(*) AS count FROM orders WHERE status NOT IN ('paid', 'cancelled', 'expired')"),
+    (
+        "orders without an end",
+        "SELECT count(*) AS count FROM orders WHERE status NOT IN ('paid', 'cancelled', 'expired')",
+    ),
     (
         "orders with two winners",
         "SELECT count(*) AS count FROM (SELECT order_id FROM order_transitions
-          WHERE to_status IN ('paid', 'cancelled', 'expired') GROUP BY order_id HAVING count(*) <> 1) AS several",
+          WHERE from_status = 'pending_payment' AND to_status <> from_status
+          GROUP BY order_id HAVING count(*) <> 1) AS several",
     ),
     (
         "paid orders without exactly one kept payment",
@@ -102,42 +112,27 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Lets the three loose on each order.
+/// Lets the three loose on each order. Every other order has a payment under way before; those that have not are paid as
+/// fast as a buyer can.
 async fn race(
     stage: &Stage,
     orders: Vec<(Buyer, OrderId)>,
     connection: &mut AsyncPgConnection,
 ) -> anyhow::Result<()> {
-    let payments =
-        join_all(orders.iter().map(|(buyer, order)| start_payment(&stage.client, buyer, *order))).await;
-    let mut racers = Vec::new();
-    let now = Instant::now();
-    for ((buyer, order), payment) in orders.iter().zip(payments) {
-        let (client, buyer, order, payment) =
-            (stage.client.clone(), buyer.clone(), *order, Arc::new(payment?));
-        racers.push(async move {
-            let pay = async {
-                sleep(some_time()).await;
-                for _ in 0..TRIES_MAX {
-                    if client.settle_payment(&payment, "success").await.is_ok() {
-                        return;
-                    }
-                    sleep(PAUSE).await;
-                }
-            };
-            let cancel = async {
-                sleep(some_time()).await;
-                let path = format!("/api/v1/orders/{order}/cancel");
-                // Refused when another one was faster; not repeated, as the others would win then.
-                client.post(&path, &buyer.token, &json!({})).await.ok();
-            };
-            tokio::join!(pay, cancel);
-        });
-    }
+    let client = &stage.client;
+    let prepared = join_all(orders.iter().enumerate().map(async |(n, (buyer, order))| {
+        wait_until_payable(client, buyer, *order).await?;
+        anyhow::Ok(if n % 2 == 0 { start_payment(client, buyer, *order).await } else { None })
+    }));
+    let prepared = prepared.await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let racers = orders.iter().zip(prepared).map(async |((buyer, order), payment)| {
+        tokio::join!(pay(client, buyer, *order, payment), cancel(client, buyer, *order));
+    });
+    let begin = Instant::now();
     let lapse = async {
         for (_, order) in &orders {
-            let at = now + some_time();
-            tokio::time::sleep_until(at).await;
+            // A head start: expiry has further to go than a request.
+            tokio::time::sleep_until(begin + some_time() / 2).await;
             sql_query(LAPSE).bind::<SqlUuid, _>(order.0).execute(connection).await?;
         }
         anyhow::Ok(())
@@ -146,26 +141,55 @@ async fn race(
     lapsed
 }
 
-async fn start_payment(client: &Client, buyer: &Buyer, order: OrderId) -> anyhow::Result<PaymentStarted> {
-    let path = format!("/api/v1/orders/{order}/pay");
-    let mut last = None;
+async fn pay(client: &Client, buyer: &Buyer, order: OrderId, prepared: Option<PaymentStarted>) {
+    sleep(some_time()).await;
+    let payment = match prepared {
+        Some(payment) => payment,
+        // Refused when another one was faster.
+        None => match start_payment(client, buyer, order).await {
+            Some(payment) => payment,
+            None => return,
+        },
+    };
+    let path = format!("/sandbox/payments/{}", payment.payment_id);
     for _ in 0..TRIES_MAX {
-        // While it is queued, an order cannot be paid: 503.
-        let answer = client.post(&path, &buyer.token, &json!({ "provider": "sandbox" })).await;
-        match answer.and_then(|answer| answer.json()) {
-            Ok(started) => return Ok(started),
-            Err(error) => last = Some(error),
+        let press = client.request(Method::POST, &path).json(&json!({ "outcome": "success" }));
+        match client.send(press).await {
+            // Taken, or the provider has closed the payment.
+            Ok(answer) if !answer.status.is_server_error() => return,
+            Ok(_) | Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Once: refused when another one was faster.
+async fn cancel(client: &Client, buyer: &Buyer, order: OrderId) {
+    sleep(some_time()).await;
+    client.post(&format!("/api/v1/orders/{order}/cancel"), &buyer.token, &json!({})).await.ok();
+}
+
+async fn start_payment(client: &Client, buyer: &Buyer, order: OrderId) -> Option<PaymentStarted> {
+    let path = format!("/api/v1/orders/{order}/pay");
+    client.post(&path, &buyer.token, &json!({ "provider": "sandbox" })).await.ok()?.json().ok()
+}
+
+/// While it is queued, an order can be neither paid nor cancelled.
+async fn wait_until_payable(client: &Client, buyer: &Buyer, order: OrderId) -> anyhow::Result<()> {
+    for _ in 0..TRIES_MAX {
+        let state = client.order_state(&buyer.token, order).await;
+        if state.is_ok_and(|state| state.status == OrderStatus::PendingPayment) {
+            return Ok(());
         }
         sleep(PAUSE).await;
     }
-    anyhow::bail!("order {order} cannot be paid: {last:?}")
+    anyhow::bail!("order {order} does not become payable")
 }
 
 async fn refunds_are_through(connection: &mut AsyncPgConnection) -> anyhow::Result<()> {
     let begin = Instant::now();
     let unsettled = "SELECT count(*) AS count FROM payments WHERE status = 'refund_pending'
         UNION ALL SELECT count(*) FROM sandbox_payments WHERE notice IS NOT NULL AND delivered_at IS NULL";
-    let unsettled = format!("SELECT sum(count)::int8 AS count FROM ({unsettled}) AS both");
+    let unsettled = format!("SELECT sum(count)::int8 AS count FROM ({unsettled}) AS under_way");
     while books::count(connection, &unsettled).await? > 0 && begin.elapsed() < REFUNDED_WITHIN {
         sleep(PAUSE).await;
     }

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// Whether the services were built with optimisation: figures of others mean nothing.
     pub release: bool,
+    /// What was built.
+    pub git_hash: String,
 }
 
 /// Times to recover, in milliseconds.
@@ -79,6 +81,7 @@ impl Outcome {
             bounds: Vec::new(),
             violations: Vec::new(),
             release: !cfg!(debug_assertions),
+            git_hash: String::new(),
         }
     }
 
