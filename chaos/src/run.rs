@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use self::setup::Scene;
 use crate::checker::{self, Verdict};
-use crate::client_log::{self, ClientLog, Outcome};
+use crate::client_log::{self, ClientLog, Op, Outcome};
 use crate::evidence::{Evidence, Facts, Sample};
 use crate::fault::Store;
 use crate::schedule::Schedule;
@@ -154,17 +154,22 @@ async fn start(
     Ok(Actors { buyers, persistent, listeners, admin, poison, sampler })
 }
 
-/// Reads orders in a system at rest: each by its owner, some by a stranger too.
+/// Reads orders in a system at rest, by their owners and by a stranger, and asks for them again: the same key has its
+/// order for ever.
 async fn read_at_rest(scene: &Scene, log: &ClientLog) {
     let history = log.history();
-    let owners: BTreeMap<OrderId, usize> = history
+    let accepted: BTreeMap<OrderId, &Op> = history
         .reserves()
         .filter(|op| op.kind == Outcome::Ok)
-        .filter_map(|op| Some((op.answered?, op.process)))
+        .filter_map(|op| Some((op.answered?, op)))
         .collect();
-    let reads = owners.iter().take(READ_AT_REST_MAX).map(|(order, owner)| async {
-        scene.callers[*owner].get_with(*order, Some("at rest")).await;
+    let reads = accepted.iter().take(READ_AT_REST_MAX).map(|(order, op)| async {
+        let owner = &scene.callers[op.process];
+        owner.get_with(*order, Some("at rest")).await;
         scene.stranger.get(*order).await;
+        if let (Some(item), Some(key)) = (op.item, &op.key) {
+            owner.reserve(item, key, op.qty).await;
+        }
     });
     join_all(reads).await;
 }

@@ -19,6 +19,8 @@ const FAULT_MIN_MS: u64 = 100;
 const FAULT_MAX_MS: u64 = 1_600;
 /// Most faults in a schedule.
 const FAULTS_MAX: usize = 5;
+/// Beginnings of the crash points that every order passes.
+const BUSY: [&str; 6] = ["gateway.", "stock.", "order.", "outbox.", "payment.", "notify."];
 /// Within which buyers make their wishes.
 const BUYING_MS: u64 = 3_000;
 /// Most operations that a schedule makes before the system is left alone.
@@ -342,7 +344,11 @@ fn crash_points(rng: &mut StdRng) -> Vec<Armed> {
     let all = points::all();
     let mut armed = Vec::new();
     for _ in 0..rng.random_range(0..=3) {
-        let Some((service, point)) = all.choose(rng).copied() else { break };
+        // Half of them where every order passes.
+        let busy = all.iter().filter(|(_, point)| BUSY.iter().any(|prefix| point.starts_with(prefix)));
+        let busy: Vec<_> = busy.copied().collect();
+        let from = if rng.random_bool(0.5) { &busy } else { &all };
+        let Some((service, point)) = from.choose(rng).copied() else { break };
         let action = Action::ALL[rng.random_range(0..Action::ALL.len())];
         let (at_ms, times) = (rng.random_range(0..FAULTS_UNTIL_MS), rng.random_range(1..=2));
         armed.push(Armed { at_ms, service, point, action, times });

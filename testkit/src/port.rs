@@ -27,7 +27,8 @@ impl Claim {
     /// `None`: somebody else has it.
     fn of(port: u16) -> Option<Self> {
         let folder = std::env::temp_dir().join("stampede-test-ports");
-        let file = std::fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(port.to_string())));
+        let file =
+            std::fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(port.to_string())));
         match file {
             Ok(file) => file.try_lock().is_ok().then_some(Self { _locked: Some(file) }),
             // Somebody else's folder: then ports are as safe as without claims.

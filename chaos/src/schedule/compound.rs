@@ -1,5 +1,6 @@
 //! Faults that are worse together: where systems really die.
 
+use common::topology::{PARTITIONS, Queue};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -15,12 +16,14 @@ const FROM_MS: std::ops::Range<u64> = 300..1_200;
 pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut Vec<Armed>) {
     let at_ms = rng.random_range(FROM_MS);
     let mut plan = Plan { faults: Vec::new(), crash_points: Vec::new(), at_ms };
-    match rng.random_range(0..6) {
+    match rng.random_range(0..8) {
         0 => reservations_under_way_when_redis_is_lost(rng, &mut plan),
         1 => publishing_when_redis_is_lost(rng, &mut plan),
         2 => consumer_away_when_the_broker_is_lost(rng, &mut plan),
         3 => answers_unheard_when_the_broker_is_lost(rng, &mut plan),
         4 => database_away(rng, &mut plan),
+        5 => grants_unpublished(rng, &mut plan),
+        6 => nobody_takes_reservations(rng, &mut plan),
         _ => load_interrupted(rng, &mut plan),
     }
     let loses = |faults: &[PlannedFault]| faults.iter().find_map(|planned| planned.fault.loses());
@@ -70,7 +73,7 @@ fn publishing_when_redis_is_lost(rng: &mut StdRng, plan: &mut Plan) {
 
 /// What waits for a consumer is lost.
 fn consumer_away_when_the_broker_is_lost(rng: &mut StdRng, plan: &mut Plan) {
-    let services = ["order-service", "notify-service", "stock-service"];
+    let services = ["order-service", "order-service", "notify-service", "stock-service"];
     let process = services.choose(rng).copied().unwrap_or(services[0]).to_owned();
     let away = if rng.random_bool(0.5) { Fault::Kill { process } } else { Fault::Freeze { process } };
     plan.fault(0, rng.random_range(900..1_600), away);
@@ -93,6 +96,24 @@ fn database_away(rng: &mut StdRng, plan: &mut Plan) {
         _ => Fault::LockTable { database },
     };
     plan.fault(0, rng.random_range(1_200..2_000), away);
+}
+
+/// stock-service has granted, and dies or fails before the broker has it.
+fn grants_unpublished(rng: &mut StdRng, plan: &mut Plan) {
+    use stock_service::crash_points as points;
+    let steps = [points::SCRIPT.after, points::PUBLISH.before, points::PUBLISH.after, points::CONFIRM.before];
+    let action = if rng.random_bool(0.5) { Action::Abort } else { Action::Error };
+    plan.arm("stock-service", steps.choose(rng).copied().unwrap_or(steps[0]), action, 2);
+}
+
+/// Reservations come back from the broker, because no queue is bound.
+fn nobody_takes_reservations(rng: &mut StdRng, plan: &mut Plan) {
+    for partition in 0..PARTITIONS {
+        let Queue { name, exchange, .. } = Queue::reservations(partition);
+        let queue = name;
+        let exchange = exchange.name().to_owned();
+        plan.fault(0, rng.random_range(500..1_000), Fault::DeleteBinding { exchange, queue });
+    }
 }
 
 /// A load of the inventory dies or stands still at one of its steps.

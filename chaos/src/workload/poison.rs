@@ -30,7 +30,12 @@ pub struct Injected {
 /// Sends every poison at its time; those that the broker did not confirm are left out (and may have arrived).
 ///
 /// Reservations go where those of `item` go.
-pub async fn run(url: String, item: ItemId, poison: Vec<Poison>, began: Instant) -> (Vec<Injected>, Vec<String>) {
+pub async fn run(
+    url: String,
+    item: ItemId,
+    poison: Vec<Poison>,
+    began: Instant,
+) -> (Vec<Injected>, Vec<String>) {
     let (mut injected, mut unsure) = (Vec::new(), Vec::new());
     for poison in poison {
         sleep_until(began + Duration::from_millis(poison.at_ms)).await;
