@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::api::OrderStatus;
-use common::ids::OrderId;
+use common::ids::{ItemId, OrderId};
 use common::messages::order::Units;
 
 use crate::client_log::{Function, Op, Outcome};
@@ -35,6 +35,27 @@ pub fn s5_released_once(evidence: &Evidence) -> Vec<String> {
         });
         if !legal {
             found.push(format!("order {id}: units went {path:?}"));
+        }
+    }
+    found.extend(forgotten_versions(evidence));
+    found
+}
+
+/// As long as an item is not loaded anew, what Redis knows of its orders only grows, version by version.
+fn forgotten_versions(evidence: &Evidence) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut last: BTreeMap<ItemId, (i64, i64)> = BTreeMap::new();
+    for sample in &evidence.samples {
+        for item in sample.inventory.iter().flatten() {
+            let (epoch, versions) = last.insert(item.item, (item.epoch, item.versions)).unwrap_or_default();
+            if epoch == item.epoch && versions > item.versions {
+                found.push(format!(
+                    "at {} ms, {}: the versions of its orders went from {versions} in all to {}",
+                    sample.from / 1_000_000,
+                    item.item,
+                    item.versions
+                ));
+            }
         }
     }
     found

@@ -76,6 +76,7 @@ fn s5_finds_units_that_leave_twice() {
         (again.version, again.units) = (3, Units::Held);
         evidence.books.transitions.push(again);
     });
+    breaks("S5", |evidence| evidence.samples[2].inventory.as_mut().unwrap()[0].versions = 1);
 }
 
 #[test]
@@ -121,6 +122,14 @@ fn a3_finds_an_effect_of_a_refusal() {
         {
             (op.kind, op.http, op.answered) = (Outcome::Fail, Some(503), None);
         }
+    });
+    // Also when a later attempt is accepted.
+    breaks("A3", |evidence| {
+        let mut later = evidence.history.ops[0].clone();
+        (later.t0, later.t1) = (1_500 * MS, 1_501 * MS);
+        let first = &mut evidence.history.ops[0];
+        (first.kind, first.http, first.answered) = (Outcome::Fail, Some(503), None);
+        evidence.history.ops.push(later);
     });
 }
 

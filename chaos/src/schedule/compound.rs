@@ -16,7 +16,7 @@ const FROM_MS: std::ops::Range<u64> = 300..1_200;
 pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut Vec<Armed>) {
     let at_ms = rng.random_range(FROM_MS);
     let mut plan = Plan { faults: Vec::new(), crash_points: Vec::new(), at_ms };
-    match rng.random_range(0..8) {
+    match rng.random_range(0..9) {
         0 => reservations_under_way_when_redis_is_lost(rng, &mut plan),
         1 => publishing_when_redis_is_lost(rng, &mut plan),
         2 => consumer_away_when_the_broker_is_lost(rng, &mut plan),
@@ -24,6 +24,7 @@ pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut 
         4 => database_away(rng, &mut plan),
         5 => grants_unpublished(rng, &mut plan),
         6 => nobody_takes_reservations(rng, &mut plan),
+        7 => commits_unheard(rng, &mut plan),
         _ => load_interrupted(rng, &mut plan),
     }
     let loses = |faults: &[PlannedFault]| faults.iter().find_map(|planned| planned.fault.loses());
@@ -104,6 +105,17 @@ fn grants_unpublished(rng: &mut StdRng, plan: &mut Plan) {
     let steps = [points::SCRIPT.after, points::PUBLISH.before, points::PUBLISH.after, points::CONFIRM.before];
     let action = if rng.random_bool(0.5) { Action::Abort } else { Action::Error };
     plan.arm("stock-service", steps.choose(rng).copied().unwrap_or(steps[0]), action, 2);
+}
+
+/// The database has committed, and order-service takes it for a failure.
+fn commits_unheard(rng: &mut StdRng, plan: &mut Plan) {
+    use order_service::crash_points as points;
+    let commits = [points::PAY_COMMIT_AFTER, points::CANCEL_COMMIT_AFTER, points::PAYMENT_COMMIT_AFTER];
+    for point in commits {
+        if rng.random_bool(0.7) {
+            plan.arm("order-service", point, Action::Error, 3);
+        }
+    }
 }
 
 /// Reservations come back from the broker, because no queue is bound.

@@ -140,6 +140,7 @@ fn sample(at_ms: u64, taken: i64, first: bool) -> Sample {
         withheld: 0,
         active: taken,
         buyers: taken,
+        versions: taken,
         orders: first.then(Default::default),
     };
     let from = at_ms * MS;
