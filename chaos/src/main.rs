@@ -22,8 +22,8 @@ struct Arguments {
     /// Only crash points that begin with this.
     #[arg(long)]
     point: Option<String>,
-    /// Plant this mistake (or `all`, one after the other) and see which seed notices it.
-    #[arg(long, value_name = "NAME|all")]
+    /// Plant this mistake (several: commas between; `all`: each of them on its own) and see which seed notices it.
+    #[arg(long, value_name = "NAMES|all")]
     planted: Option<String>,
     /// Last seed that has to notice a planted mistake.
     #[arg(long, default_value_t = 100)]

@@ -89,6 +89,7 @@ pub async fn run(schedule: &Schedule, failpoints: &str, folder: &Path) -> anyhow
     }
     actors.buyers.shutdown().await;
     timeout(BUYERS_WITHIN, &mut actors.admin).await.ok();
+    world.disarm().await;
     let (poison, poison_unsure) = actors.poison.await?;
     let not_quiet = quiet::wait(&mut world, schedule, &scene, &market).await;
     read_at_rest(&scene, &log).await;

@@ -31,6 +31,9 @@ chaos_command() {
         folder=$(target_folder)
     else
         chaos_build "$folder"
+        # Of this run's own: another run may build newer ones meanwhile.
+        cp -rl -- "$folder" "$TEST_DIR/bin"
+        folder=$TEST_DIR/bin
     fi
     test_wait_for_servers
 
