@@ -111,6 +111,18 @@ pub struct World {
     pub breach: Option<&'static str>,
 }
 
+/// What is looked at step by step, and else happens in one step with what leads to it. More steps show more ways in
+/// which they mix, and cost more states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Detail {
+    /// The first load of the item; else it is open from the beginning.
+    pub first_load: bool,
+    /// The outbox; else an event is published by the transaction that makes it true.
+    pub outbox: bool,
+    /// The queue of notify-service; else a user is told when the event is published.
+    pub notify: bool,
+}
+
 /// What is explored: where it begins and which guards are in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
@@ -118,12 +130,12 @@ pub struct Case {
     pub total: i64,
     /// Most units of one user.
     pub limit: i64,
-    /// The user of each order.
-    pub buyers: Vec<UserNo>,
-    /// Attempts at each order.
-    pub attempts: u8,
+    /// The user of each order, and how often it is asked for.
+    pub buyers: Vec<(UserNo, u8)>,
     /// What may happen.
     pub budget: Budget,
+    /// What is looked at step by step.
+    pub detail: Detail,
     /// The guards in force.
     pub rules: Rules,
 }
@@ -141,14 +153,31 @@ impl Model {
     /// # Errors
     /// A buyer's number makes no user id.
     pub fn new(case: Case) -> anyhow::Result<Self> {
-        let wire = Wire::new(&case.buyers)?;
+        let users: Vec<UserNo> = case.buyers.iter().map(|(user, _)| *user).collect();
+        let wire = Wire::new(&users)?;
         Ok(Self { case, wire })
     }
 
-    /// The first state: the item is published and not loaded yet.
+    /// The first state.
     pub fn start(&self) -> World {
+        let mut world = self.published();
+        if !self.case.detail.first_load {
+            // Nobody asks yet and nothing fails, so all that may happen is the load.
+            while let Some(next) = self.moves(&world).into_iter().next() {
+                world = next.to;
+            }
+        }
+        for (buyer, (_, attempts)) in world.buyers.iter_mut().zip(&self.case.buyers) {
+            buyer.attempts = *attempts;
+        }
+        world.left = self.case.budget;
+        world
+    }
+
+    /// The item is published and not loaded yet.
+    fn published(&self) -> World {
         let case = &self.case;
-        let buyer = |user| Buyer { user, attempts: case.attempts, promised: false, told: 0 };
+        let buyer = |(user, _)| Buyer { user, attempts: 0, promised: false, told: 0 };
         let replica = Replica { epoch: 0, load: Load::Idle, stray: false };
         World {
             redis: Redis::default(),
@@ -159,7 +188,7 @@ impl Model {
             replicas: [replica.clone(), replica],
             flights: Vec::new(),
             buyers: case.buyers.iter().copied().map(buyer).collect(),
-            left: case.budget,
+            left: Budget::default(),
             breach: None,
         }
     }

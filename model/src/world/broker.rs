@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Steps;
+use super::{Steps, World};
 use crate::shelf::{News, OrderNo};
 
 /// What a partition carries.
@@ -50,10 +50,17 @@ impl Steps<'_> {
                 || format!("the user is told of version {version} of order {order}"),
                 |world| {
                     world.broker.notify_news.remove(&news);
-                    let buyer = &mut world.buyers[usize::from(order)];
-                    buyer.told = buyer.told.max(version);
+                    world.told(news);
                 },
             );
         }
+    }
+}
+
+impl World {
+    /// A user hears of an order; of what is older than the last time only the bell is heard.
+    pub(super) fn told(&mut self, news: News) {
+        let buyer = &mut self.buyers[usize::from(news.order)];
+        buyer.told = buyer.told.max(news.version);
     }
 }

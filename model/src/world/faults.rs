@@ -5,6 +5,7 @@ use super::{Broker, REPLICAS, Redis, Steps};
 impl Steps<'_> {
     pub(super) fn faults(&mut self) {
         self.grants();
+        self.reconnect();
         self.redis();
         self.copies();
         if self.world.left.wipes > 0 {
@@ -111,7 +112,6 @@ impl Steps<'_> {
                 },
             );
         }
-        self.reconnect();
     }
 
     /// A replica leaves the Redis that was failed over.

@@ -194,8 +194,10 @@ impl Steps<'_> {
                 let server = model.server(&world.redis);
                 let committed = world.redis.shelf.load_commit(server, (epoch, staged, 0), definition);
                 if matches!(committed, Committed::Opened { .. }) {
-                    let known = world.replicas[replica].epoch;
-                    world.replicas[replica].epoch = known.max(epoch);
+                    // They look at it several times a second.
+                    for replica in world.replicas.iter_mut().filter(|replica| !replica.stray) {
+                        replica.epoch = replica.epoch.max(epoch);
+                    }
                 }
                 world.end_load(replica);
             },

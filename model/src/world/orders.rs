@@ -7,7 +7,7 @@ use common::messages::order::Units;
 use order_service::machine::{order_step, present_event};
 use order_service::place_orders::decide::{Decision, decide};
 
-use super::{Message, Model, NOW_MS, Steps, World};
+use super::{Case, Detail, Message, Model, NOW_MS, Steps, World};
 use crate::guard::Guard;
 use crate::shelf::{News, OrderNo};
 
@@ -25,6 +25,14 @@ pub struct Row {
     pub version: i64,
     /// Why it was rejected.
     pub reason: Option<Reason>,
+}
+
+impl Row {
+    /// An order that has just been made.
+    fn new(status: OrderStatus, reason: Option<Reason>) -> Self {
+        let units = if status == OrderStatus::Rejected { Units::Returned } else { Units::Held };
+        Self { status, units, version: 1, reason }
+    }
 }
 
 /// How far a row of `outbox` is.
@@ -126,6 +134,7 @@ impl Steps<'_> {
 
     /// One of the ways in which an order that waits for payment ends: the condition of one update.
     fn end(&mut self, order: OrderNo, to: OrderStatus, spend: impl FnOnce(&mut World)) {
+        let detail = self.model.case.detail;
         let Some(step) = order_step(to) else { return };
         let Some(row) = self.world.postgres.orders[usize::from(order)] else { return };
         if (row.status, Some(row.units)) != (step.from, step.units_from) {
@@ -141,25 +150,25 @@ impl Steps<'_> {
                     world.postgres.taken -= 1;
                 }
                 if step.event.is_some() {
-                    world.tell(order);
+                    world.tell(order, detail);
                 }
             },
         );
     }
 
     fn outbox(&mut self) {
-        let rules = self.model.case.rules;
+        let Case { rules, detail, .. } = self.model.case;
         for (news, state) in self.world.postgres.outbox.iter().map(|(news, state)| (*news, *state)).collect::<Vec<_>>() {
             let News { order, version, .. } = news;
             let row = format!("version {version} of order {order}");
             match state {
                 Outbox::Waiting => {
-                    self.step(|| format!("the outbox publishes {row}"), |world| world.publish(news, Outbox::Done));
+                    self.step(|| format!("the outbox publishes {row}"), |world| world.publish(news, Outbox::Done, detail));
                     if self.world.left.crashes > 0 {
                         self.fault(
                             || format!("the outbox publishes {row} and dies before it is marked"),
                             |world| {
-                                world.publish(news, Outbox::Waiting);
+                                world.publish(news, Outbox::Waiting, detail);
                                 world.left.crashes -= 1;
                             },
                         );
@@ -169,7 +178,7 @@ impl Steps<'_> {
                             || format!("the outbox publishes {row} and stands still before it is marked"),
                             |world| {
                                 let generation = world.postgres.generation;
-                                world.publish(news, Outbox::InHand { generation });
+                                world.publish(news, Outbox::InHand { generation }, detail);
                                 world.left.pauses -= 1;
                             },
                         );
@@ -230,7 +239,7 @@ impl Steps<'_> {
 impl World {
     /// What `place_orders` does with a batch: read, decide, write.
     fn place(&mut self, batch: &[Message], model: &Model) {
-        let rules = model.case.rules;
+        let Case { rules, detail, .. } = model.case;
         let events: Vec<_> = batch.iter().map(|message| model.wire.event(*message)).collect();
         let mut books = model.wire.books(&self.postgres, rules);
         let decisions = decide(&mut books, &events);
@@ -238,12 +247,12 @@ impl World {
             match (*message, decision) {
                 (Message::Reserved { order, .. }, Decision::Place) => {
                     self.postgres.taken += 1;
-                    self.insert(order, (OrderStatus::PendingPayment, Units::Held), None);
+                    self.insert(order, Row::new(OrderStatus::PendingPayment, None), detail);
                 }
                 (Message::Reserved { order, .. }, Decision::Reject(reason)) => {
-                    self.insert(order, (OrderStatus::Rejected, Units::Returned), Some(reason));
+                    self.insert(order, Row::new(OrderStatus::Rejected, Some(reason)), detail);
                 }
-                (Message::Reserved { order, .. }, Decision::Known) => self.tell(order),
+                (Message::Reserved { order, .. }, Decision::Known) => self.tell(order, detail),
                 (Message::Fence { epoch }, Decision::Fence) => {
                     let newest = epoch == self.postgres.epoch || !rules.hold(Guard::LoaderEpoch);
                     if newest {
@@ -258,20 +267,28 @@ impl World {
         }
     }
 
-    fn insert(&mut self, order: OrderNo, (status, units): (OrderStatus, Units), reason: Option<Reason>) {
-        self.postgres.orders[usize::from(order)] = Some(Row { status, units, version: 1, reason });
-        self.tell(order);
+    fn insert(&mut self, order: OrderNo, row: Row, detail: Detail) {
+        self.postgres.orders[usize::from(order)] = Some(row);
+        self.tell(order, detail);
     }
 
     /// The order's present state goes into the outbox.
-    fn tell(&mut self, order: OrderNo) {
+    fn tell(&mut self, order: OrderNo, detail: Detail) {
         let Some(news) = self.news(order) else { return };
-        self.postgres.outbox.insert(news, Outbox::Waiting);
+        if detail.outbox {
+            self.postgres.outbox.insert(news, Outbox::Waiting);
+        } else {
+            self.publish(news, Outbox::Done, detail);
+        }
     }
 
-    fn publish(&mut self, news: News, state: Outbox) {
+    fn publish(&mut self, news: News, state: Outbox, detail: Detail) {
         self.broker.stock_news.insert(news);
-        self.broker.notify_news.insert(news);
+        if detail.notify {
+            self.broker.notify_news.insert(news);
+        } else {
+            self.told(news);
+        }
         self.postgres.outbox.insert(news, state);
     }
 

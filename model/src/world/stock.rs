@@ -2,7 +2,7 @@
 
 use stock_service::stock::Decision;
 
-use super::{ATTEMPTS_MAX, Message, REPLICAS, Steps, World};
+use super::{ATTEMPTS_MAX, Message, Outbox, REPLICAS, Steps, World};
 use crate::guard::Guard;
 use crate::shelf::{News, OrderNo, Wish};
 
@@ -88,11 +88,12 @@ impl Steps<'_> {
         let world = self.world;
         let gate = world.redis.shelf.gate(self.model.server(&world.redis), 0);
         let unsettled = world.redis.shelf.unsettled.contains_key(&order);
-        // It waits for longer than a flight may last.
+        // It waits for longer than any of these may last; an earlier one would be one more duplicate.
         let in_flight = world.flights.iter().any(|flight| flight.order == order && !flight.stale);
-        let Some(item) = gate.ok().filter(|_| unsettled && !in_flight && world.broker.partition.is_empty()) else {
-            return;
-        };
+        let told = world.broker.stock_news.iter().any(|news| news.order == order);
+        let telling = world.postgres.outbox.iter().any(|(news, state)| news.order == order && *state == Outbox::Waiting);
+        let on_its_way = in_flight || told || telling || !world.broker.partition.is_empty();
+        let Some(item) = gate.ok().filter(|_| unsettled && !on_its_way) else { return };
         self.step(
             || format!("the relay publishes order {order} again"),
             |world| world.broker.partition.push(Message::Reserved { order, epoch: item.epoch }),
@@ -160,7 +161,7 @@ impl World {
         let promised = self.buyers[usize::from(order)].promised;
         match decision {
             Decision::Granted { .. } => {
-                if self.postgres.is_over(order) {
+                if self.postgres.is_over(order) && self.stray.is_none() {
                     self.breach = Some("P5: an order that is over takes a unit again");
                 }
                 self.begin_flight(flight);
