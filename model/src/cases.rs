@@ -18,6 +18,8 @@ pub struct Named {
 const TWO: &[(UserNo, u8)] = &[(0, 2), (1, 2)];
 /// As [`TWO`], and only the first asks twice.
 const ONE_AND_A_HALF: &[(UserNo, u8)] = &[(0, 2), (1, 1)];
+/// Two buyers who ask once.
+const ONCE: &[(UserNo, u8)] = &[(0, 1), (1, 1)];
 /// One buyer with two keys, who may have one unit, and another buyer; two units.
 const TWO_KEYS: &[(UserNo, u8)] = &[(0, 2), (0, 1), (1, 1)];
 
@@ -62,6 +64,7 @@ pub fn small() -> Vec<Named> {
         named("Redis starts again with its data", ONE_AND_A_HALF, PLAIN, Budget { restarts: 1, crashes: 1, ..one }),
         named("Redis starts again with earlier data", TWO, PLAIN, Budget { stale_copies: 1, ..one }),
         named("two replicas load at a time", ONE_AND_A_HALF, PLAIN, Budget { restarts: 1, pauses: 1, ..one }),
+        named("Redis is flushed twice", ONCE, PLAIN, Budget { flushes: 2, ..one }),
         named("the broker loses everything", ONE_AND_A_HALF, TOLD, Budget { wipes: 1, pauses: 1, ..NOTHING }),
         named("the broker loses everything, orders end", ONE_AND_A_HALF, TOLD, Budget { wipes: 1, ..one }),
         named("Redis fails over, the old one still serves", ONE_AND_A_HALF, PLAIN, Budget { failovers: 1, ..one }),
