@@ -56,18 +56,48 @@ pub fn small() -> Vec<Named> {
     vec![
         named("nothing fails, from the first load on", TWO, everything, Budget { payments: 1, ..one }),
         named("processes die", ONE_AND_A_HALF, TOLD, Budget { crashes: 2, ..one }),
-        named("processes stand still, events come twice", TWO, PLAIN, Budget { pauses: 2, duplicates: 1, ..one }),
-        named("the total is raised while Redis is flushed", TWO, PLAIN, Budget { raises: 1, flushes: 1, ..one }),
-        named("one user tries two keys while Redis is flushed", TWO_KEYS, PLAIN, Budget { flushes: 1, ..one }),
+        named(
+            "processes stand still, events come twice",
+            TWO,
+            PLAIN,
+            Budget { pauses: 2, duplicates: 1, ..one },
+        ),
+        named(
+            "the total is raised while Redis is flushed",
+            TWO,
+            PLAIN,
+            Budget { raises: 1, flushes: 1, ..one },
+        ),
+        named(
+            "one user tries two keys while Redis is flushed",
+            TWO_KEYS,
+            PLAIN,
+            Budget { flushes: 1, ..one },
+        ),
         named("Redis is flushed", TWO, PLAIN, Budget { flushes: 1, ..one }),
-        named("Redis is flushed, a process stands still", ONE_AND_A_HALF, PLAIN, Budget { flushes: 1, pauses: 1, ..one }),
-        named("Redis starts again with its data", ONE_AND_A_HALF, PLAIN, Budget { restarts: 1, crashes: 1, ..one }),
+        named(
+            "Redis is flushed, a process stands still",
+            ONE_AND_A_HALF,
+            PLAIN,
+            Budget { flushes: 1, pauses: 1, ..one },
+        ),
+        named(
+            "Redis starts again with its data",
+            ONE_AND_A_HALF,
+            PLAIN,
+            Budget { restarts: 1, crashes: 1, ..one },
+        ),
         named("Redis starts again with earlier data", TWO, PLAIN, Budget { stale_copies: 1, ..one }),
         named("two replicas load at a time", ONE_AND_A_HALF, PLAIN, Budget { restarts: 1, pauses: 1, ..one }),
         named("Redis is flushed twice", ONCE, PLAIN, Budget { flushes: 2, ..one }),
         named("the broker loses everything", ONE_AND_A_HALF, TOLD, Budget { wipes: 1, pauses: 1, ..NOTHING }),
         named("the broker loses everything, orders end", ONE_AND_A_HALF, TOLD, Budget { wipes: 1, ..one }),
-        named("Redis fails over, the old one still serves", ONE_AND_A_HALF, PLAIN, Budget { failovers: 1, ..one }),
+        named(
+            "Redis fails over, the old one still serves",
+            ONE_AND_A_HALF,
+            PLAIN,
+            Budget { failovers: 1, ..one },
+        ),
     ]
 }
 
@@ -76,21 +106,66 @@ pub fn large() -> Vec<Named> {
     let one = ONE_ENDS;
     let everything = Detail { first_load: true, ..TOLD };
     vec![
-        named("nothing fails, from the first load on", TWO, everything, Budget { payments: 1, expiries: 2, ..one }),
+        named(
+            "nothing fails, from the first load on",
+            TWO,
+            everything,
+            Budget { payments: 1, expiries: 2, ..one },
+        ),
         named("processes die", TWO, TOLD, Budget { crashes: 2, ..one }),
-        named("processes die and stand still", TWO, TOLD, Budget { crashes: 1, pauses: 1, duplicates: 1, ..one }),
-        named("one user tries two keys, Redis is flushed", TWO_KEYS, PLAIN, Budget { flushes: 1, crashes: 1, ..one }),
+        named(
+            "processes die and stand still",
+            TWO,
+            TOLD,
+            Budget { crashes: 1, pauses: 1, duplicates: 1, ..one },
+        ),
+        named(
+            "one user tries two keys, Redis is flushed",
+            TWO_KEYS,
+            PLAIN,
+            Budget { flushes: 1, crashes: 1, ..one },
+        ),
         named("Redis is flushed", TWO, PLAIN, Budget { flushes: 1, crashes: 1, ..one }),
-        named("Redis is flushed, a process stands still", TWO, PLAIN, Budget { flushes: 1, pauses: 1, ..one }),
+        named(
+            "Redis is flushed, a process stands still",
+            TWO,
+            PLAIN,
+            Budget { flushes: 1, pauses: 1, ..one },
+        ),
         named("Redis is flushed twice", ONE_AND_A_HALF, PLAIN, Budget { flushes: 2, ..one }),
         named("Redis starts again with its data", TWO, PLAIN, Budget { restarts: 1, crashes: 1, ..one }),
-        named("Redis starts again with earlier data", TWO, PLAIN, Budget { stale_copies: 1, crashes: 1, ..one }),
+        named(
+            "Redis starts again with earlier data",
+            TWO,
+            PLAIN,
+            Budget { stale_copies: 1, crashes: 1, ..one },
+        ),
         named("two replicas load at a time", TWO, PLAIN, Budget { restarts: 1, pauses: 1, ..one }),
-        named("two replicas load, Redis is flushed", ONE_AND_A_HALF, PLAIN, Budget { flushes: 1, pauses: 2, ..one }),
+        named(
+            "two replicas load, Redis is flushed",
+            ONE_AND_A_HALF,
+            PLAIN,
+            Budget { flushes: 1, pauses: 2, ..one },
+        ),
         named("the broker loses everything", TWO, TOLD, Budget { wipes: 1, pauses: 1, ..one }),
-        named("the broker loses everything, Redis starts again", TWO, PLAIN, Budget { wipes: 1, restarts: 1, ..one }),
-        named("the total is raised while Redis is flushed", TWO, PLAIN, Budget { raises: 1, flushes: 1, pauses: 1, ..one }),
-        named("Redis fails over, the old one still serves", TWO, PLAIN, Budget { failovers: 1, crashes: 1, ..one }),
+        named(
+            "the broker loses everything, Redis starts again",
+            TWO,
+            PLAIN,
+            Budget { wipes: 1, restarts: 1, ..one },
+        ),
+        named(
+            "the total is raised while Redis is flushed",
+            TWO,
+            PLAIN,
+            Budget { raises: 1, flushes: 1, pauses: 1, ..one },
+        ),
+        named(
+            "Redis fails over, the old one still serves",
+            TWO,
+            PLAIN,
+            Budget { failovers: 1, crashes: 1, ..one },
+        ),
     ]
 }
 

@@ -176,7 +176,9 @@ impl Seen {
         let mut trace = Vec::with_capacity(way.len());
         for at in way.iter().rev().skip(1) {
             let print = self.prints[*at as usize];
-            let Some(step) = moves(&state).into_iter().find(|next| fingerprint(&next.to) == print) else { break };
+            let Some(step) = moves(&state).into_iter().find(|next| fingerprint(&next.to) == print) else {
+                break;
+            };
             trace.push(step.name);
             state = step.to;
         }
@@ -250,7 +252,8 @@ mod tests {
 
     #[test]
     fn more_states_than_allowed_is_not_a_proof() {
-        let moves = |state: &(u64, u64)| vec![Move { name: String::new(), fault: false, to: (state.0 + 1, 0) }];
+        let moves =
+            |state: &(u64, u64)| vec![Move { name: String::new(), fault: false, to: (state.0 + 1, 0) }];
         let report = explore(&(0, 0), 50, moves, |_| Judgement::Quiet);
         assert_eq!(report.outcome, Outcome::TooMany);
     }

@@ -13,9 +13,9 @@ mod redis;
 mod stock;
 mod wire;
 
+use self::wire::Wire;
 use crate::explorer::Move;
 use crate::guard::Rules;
-use self::wire::Wire;
 use crate::shelf::{Definition, OrderNo, Server, UserNo};
 
 pub use self::broker::{Broker, Message};

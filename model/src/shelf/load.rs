@@ -72,9 +72,11 @@ impl Shelf {
     /// Stages orders; `false`: this load is not the one in progress in this process.
     pub fn load_stage(&mut self, server: Server, epoch: i64, orders: &[News]) -> bool {
         let fenced = server.rules.hold(Guard::LoaderEpoch);
-        let Some(loading) = self.loading.as_mut().filter(|loading| {
-            loading.run == server.run && (loading.epoch == epoch || !fenced)
-        }) else {
+        let Some(loading) = self
+            .loading
+            .as_mut()
+            .filter(|loading| loading.run == server.run && (loading.epoch == epoch || !fenced))
+        else {
             return false;
         };
         for order in orders {
@@ -82,7 +84,9 @@ impl Shelf {
             if self.staging.holds.contains_key(&order) {
                 continue;
             }
-            self.staging.holds.insert(order, Hold { quantity, units, version, reserved_ms: created_ms, user });
+            self.staging
+                .holds
+                .insert(order, Hold { quantity, units, version, reserved_ms: created_ms, user });
             *self.staging.attempts.entry(user).or_default() += 1;
             if units != Units::Returned {
                 *self.staging.buyers.entry(user).or_default() += quantity;
@@ -100,9 +104,9 @@ impl Shelf {
         definition: Definition,
     ) -> Committed {
         let fenced = server.rules.hold(Guard::LoaderEpoch);
-        let Some(loading) = self.loading.filter(|loading| {
-            loading.run == server.run && (loading.epoch == epoch || !fenced)
-        }) else {
+        let Some(loading) =
+            self.loading.filter(|loading| loading.run == server.run && (loading.epoch == epoch || !fenced))
+        else {
             return Committed::NotReady;
         };
         let newer = self.item.is_some_and(|item| item.run.is_some() || item.epoch >= epoch);

@@ -121,10 +121,14 @@ impl Steps<'_> {
         self.step(
             || format!("replica {replica} publishes what survived, in load {epoch}"),
             |world| {
-                let survived = world.redis.shelf.unsettled.keys().filter(|order| {
-                    world.redis.shelf.holds.contains_key(order)
-                });
-                let messages: Vec<_> = survived.map(|order| Message::Reserved { order: *order, epoch }).collect();
+                let survived = world
+                    .redis
+                    .shelf
+                    .unsettled
+                    .keys()
+                    .filter(|order| world.redis.shelf.holds.contains_key(order));
+                let messages: Vec<_> =
+                    survived.map(|order| Message::Reserved { order: *order, epoch }).collect();
                 world.broker.partition.extend(messages);
                 let waits = waits.to_vec();
                 world.replicas[replica].load = Load::Begun { epoch, survivors: false, waits };
@@ -163,7 +167,10 @@ impl Steps<'_> {
                 },
             );
         } else if !world.broker.partition.contains(&Message::Fence { epoch }) {
-            self.step(|| format!("load {epoch} waits for its fence in vain"), |world| world.end_load(replica));
+            self.step(
+                || format!("load {epoch} waits for its fence in vain"),
+                |world| world.end_load(replica),
+            );
         }
     }
 

@@ -158,12 +158,17 @@ impl Steps<'_> {
 
     fn outbox(&mut self) {
         let Case { rules, detail, .. } = self.model.case;
-        for (news, state) in self.world.postgres.outbox.iter().map(|(news, state)| (*news, *state)).collect::<Vec<_>>() {
+        for (news, state) in
+            self.world.postgres.outbox.iter().map(|(news, state)| (*news, *state)).collect::<Vec<_>>()
+        {
             let News { order, version, .. } = news;
             let row = format!("version {version} of order {order}");
             match state {
                 Outbox::Waiting => {
-                    self.step(|| format!("the outbox publishes {row}"), |world| world.publish(news, Outbox::Done, detail));
+                    self.step(
+                        || format!("the outbox publishes {row}"),
+                        |world| world.publish(news, Outbox::Done, detail),
+                    );
                     if self.world.left.crashes > 0 {
                         self.fault(
                             || format!("the outbox publishes {row} and dies before it is marked"),

@@ -46,9 +46,11 @@ impl Model {
             return Some("P5: `taken` is not what the orders take");
         }
         let rejected = |status| status == OrderStatus::Rejected;
-        let broken_promise = world.buyers.iter().zip(&postgres.orders).any(|(buyer, row)| {
-            buyer.promised && row.is_some_and(|row| rejected(row.status))
-        });
+        let broken_promise = world
+            .buyers
+            .iter()
+            .zip(&postgres.orders)
+            .any(|(buyer, row)| buyer.promised && row.is_some_and(|row| rejected(row.status)));
         if broken_promise && self.case.budget.failovers == 0 {
             return Some("P2: an accepted order is rejected");
         }
@@ -68,7 +70,8 @@ impl Model {
         let current = open.is_ok_and(|item| item.definition.version == world.postgres.version);
         let settled = shelf.unsettled.is_empty() && shelf.late.is_empty();
         let broker = &world.broker;
-        let queues = broker.partition.is_empty() && broker.stock_news.is_empty() && broker.notify_news.is_empty();
+        let queues =
+            broker.partition.is_empty() && broker.stock_news.is_empty() && broker.notify_news.is_empty();
         let idle = world.replicas.iter().all(|replica| replica.load == Load::Idle && !replica.stray);
         let told = world.postgres.outbox.values().all(|state| *state == Outbox::Done);
         let known = broker.number == world.postgres.generation;
@@ -96,6 +99,7 @@ impl Model {
             }
         }
         let item = shelf.item?;
-        (item.available + world.postgres.taken != world.postgres.total).then_some("S2: units are missing at rest")
+        (item.available + world.postgres.taken != world.postgres.total)
+            .then_some("S2: units are missing at rest")
     }
 }

@@ -91,7 +91,11 @@ impl Steps<'_> {
         // It waits for longer than any of these may last; an earlier one would be one more duplicate.
         let in_flight = world.flights.iter().any(|flight| flight.order == order && !flight.stale);
         let told = world.broker.stock_news.iter().any(|news| news.order == order);
-        let telling = world.postgres.outbox.iter().any(|(news, state)| news.order == order && *state == Outbox::Waiting);
+        let telling = world
+            .postgres
+            .outbox
+            .iter()
+            .any(|(news, state)| news.order == order && *state == Outbox::Waiting);
         let on_its_way = in_flight || told || telling || !world.broker.partition.is_empty();
         let Some(item) = gate.ok().filter(|_| unsettled && !on_its_way) else { return };
         self.step(
