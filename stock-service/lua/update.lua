@@ -3,7 +3,7 @@
 --
 -- KEYS  1 item
 -- ARGV  1 schema (1)   2 lease in ms   3 sale   4 starts_ms   5 ends_ms   6 state (none, paused, ended)   7 limit
---       8 total   9 price_cents   10 currency   11 version
+--       8 total   9 price_cents   10 currency   11 version   12 waiting room (0, 1)   13 challenge (0, 1)
 --
 -- Returns 1 changed; 0 not newer; -1 item unknown here; -10 gate closed and -11 wrong type: nothing was done, the load
 -- that will open the gate takes the newest state.
@@ -14,7 +14,7 @@
 
 --@include gate
 
-assert(#KEYS == 1 and #ARGV == 11 and ARGV[1] == '1', 'update.lua: expected 1 key, 11 arguments, schema 1')
+assert(#KEYS == 1 and #ARGV == 13 and ARGV[1] == '1', 'update.lua: expected 1 key, 13 arguments, schema 1')
 local lease_ms, total, ends_after = tonumber(ARGV[2]), tonumber(ARGV[8]), tonumber(ARGV[5])
 assert(lease_ms and total and ends_after and tonumber(ARGV[4]) and tonumber(ARGV[7]) and tonumber(ARGV[9])
   and tonumber(ARGV[11]), 'update.lua: not a number')
@@ -51,7 +51,7 @@ available = available - (lowered_by - paid)
 
 redis.call('HSET', KEYS[1], 'sale', ARGV[3], 'starts_ms', ARGV[4], 'ends_ms', ARGV[5], 'state', ARGV[6],
   'limit', ARGV[7], 'total', total, 'available', available, 'withheld', withheld, 'price', ARGV[9],
-  'currency', ARGV[10], 'version', ARGV[11])
+  'currency', ARGV[10], 'version', ARGV[11], 'waiting_room', ARGV[12], 'challenge', ARGV[13])
 if ARGV[6] == 'ended' and not item[10] then
   redis.call('HSET', KEYS[1], 'ended_ms', now)
 end

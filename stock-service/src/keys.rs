@@ -19,6 +19,8 @@ pub struct ItemKeys {
     pub unsettled: String,
     /// Hash: user to orders ever granted.
     pub attempts: String,
+    /// Hash: user to the newest admission of the waiting room that an order was granted for.
+    pub places: String,
     /// Hash: the load in progress.
     pub loading: String,
     /// Hash: order id to what became known of it during a load.
@@ -40,6 +42,7 @@ impl ItemKeys {
             buyers: format!("buyers:{{{item}}}"),
             unsettled: format!("unsettled:{{{item}}}"),
             attempts: format!("attempts:{{{item}}}"),
+            places: format!("places:{{{item}}}"),
             loading: format!("loading:{{{item}}}"),
             late: format!("late:{{{item}}}"),
             staged_holds: format!("staged-holds:{{{item}}}"),
@@ -49,7 +52,7 @@ impl ItemKeys {
     }
 
     /// All of them, in the order that the load and retire scripts take them.
-    pub fn all(&self) -> [&str; 10] {
+    pub fn all(&self) -> [&str; 11] {
         [
             &self.item,
             &self.holds,
@@ -61,6 +64,7 @@ impl ItemKeys {
             &self.staged_holds,
             &self.staged_buyers,
             &self.staged_attempts,
+            &self.places,
         ]
     }
 }

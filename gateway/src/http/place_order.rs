@@ -97,7 +97,7 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Some(Known::OnSale | Known::Ended) | None => {}
     }
 
-    let wish = Wish { order_id, user_id: user.clone(), quantity };
+    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms: None };
     match state.admission.place(item, wish, call.deadline).await {
         Ok(ReserveOutcome::Accepted) => {
             if let Some(in_flight) = in_flight {
@@ -130,6 +130,7 @@ fn refused(outcome: ReserveOutcome) -> ApiError {
         ReserveOutcome::NotStarted { starts_at } => Problem::not_started(starts_at).into(),
         ReserveOutcome::Ended => Code::Ended.into(),
         ReserveOutcome::Paused => Code::Paused.into(),
+        ReserveOutcome::PlaceRequired => Code::PlaceRequired.into(),
         ReserveOutcome::IdempotencyMismatch => Code::IdempotencyMismatch.into(),
         ReserveOutcome::TooBusy => Code::TooBusy.into(),
         ReserveOutcome::DeadlinePassed | ReserveOutcome::Unavailable => Code::Unavailable.into(),

@@ -61,6 +61,10 @@ pub struct Figures {
     pub oldest_unsettled_ms: i64,
     /// Orders kept for after a load.
     pub late: usize,
+    /// Whether an order needs a place in line first.
+    pub waiting_room: bool,
+    /// Whether a place or an order needs a solved challenge.
+    pub challenge: bool,
 }
 
 /// An order that is not reported yet; without a hold if that is gone.
@@ -73,8 +77,15 @@ impl Inventory {
     /// See [`StoreError`].
     pub async fn look(&self, keys: &ItemKeys) -> Result<Look, StoreError> {
         let script = &self.shared.scripts.look;
-        let item_keys =
-            [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts, &*keys.late];
+        let item_keys = [
+            &*keys.item,
+            &*keys.holds,
+            &*keys.buyers,
+            &*keys.unsettled,
+            &*keys.attempts,
+            &*keys.late,
+            &*keys.places,
+        ];
         let sent = Instant::now();
         // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
         let value = self.run(Lane::Hot, script, &item_keys, |_| ()).await?;
@@ -188,5 +199,7 @@ fn figures(mut reply: Reply) -> Result<Figures, StoreError> {
         unsettled: usize::try_from(reply.int()?).map_err(garbled)?,
         oldest_unsettled_ms: reply.int()?,
         late: usize::try_from(reply.int()?).map_err(garbled)?,
+        waiting_room: reply.int()? == 1,
+        challenge: reply.int()? == 1,
     })
 }

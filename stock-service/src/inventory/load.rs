@@ -221,7 +221,7 @@ impl Inventory {
     }
 }
 
-/// Sale to version, as load_commit.lua and update.lua take them.
+/// Sale to challenge, as load_commit.lua and update.lua take them.
 fn definition_args(call: &mut Cmd, item: &ItemDefinition) {
     call.arg(item.sale_id.to_string())
         .arg(item.starts_at.timestamp_millis())
@@ -235,7 +235,9 @@ fn definition_args(call: &mut Cmd, item: &ItemDefinition) {
         .arg(item.total)
         .arg(item.unit_price_cents)
         .arg(item.currency.as_str())
-        .arg(item.version);
+        .arg(item.version)
+        .arg(u8::from(item.waiting_room))
+        .arg(u8::from(item.challenge));
 }
 
 fn int(value: &Value, script: &'static str) -> Result<i64, StoreError> {
