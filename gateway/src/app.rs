@@ -28,6 +28,7 @@ use crate::poll::{CataloguePoller, SalesPoller};
 use crate::refusals::Refusals;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
+use crate::store::Store;
 use crate::token::Tokens;
 use crate::wechat::Wechat;
 
@@ -137,6 +138,7 @@ fn state(
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
+        store: Store::new(&settings.redis)?,
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,
@@ -158,6 +160,9 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
+    if let Some(store) = state.store.clone() {
+        tasks.spawn("redis", store.watch(health.dependency("redis"), tasks.stop_token()));
+    }
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
 }

@@ -26,6 +26,7 @@ pub mod poll;
 pub mod refusals;
 pub mod settings;
 pub mod state;
+pub mod store;
 pub mod token;
 pub mod wechat;
 

@@ -41,6 +41,8 @@ pub struct Settings {
     pub orders: ServiceSettings,
     /// Where notify-service is.
     pub notify: ServiceSettings,
+    /// What the replicas share.
+    pub redis: RedisSettings,
     /// Deadlines of calls to services.
     pub upstream: UpstreamSettings,
     /// Access tokens.
@@ -89,6 +91,18 @@ pub struct OpsSettings {
 pub struct ServiceSettings {
     /// Its instances.
     pub urls: UrlList,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// Its address, which may hold a password; empty: none.
+    pub url: SecretString,
+    /// Most time to connect.
+    pub connect_timeout_ms: u64,
+    /// Most time for an answer.
+    pub timeout_ms: u64,
 }
 
 /// `[upstream]`
@@ -284,6 +298,8 @@ impl Settings {
         }
         let positive = [
             ("http.body_timeout_ms", self.http.body_timeout_ms),
+            ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
+            ("redis.timeout_ms", self.redis.timeout_ms),
             ("upstream.connect_timeout_ms", self.upstream.connect_timeout_ms),
             ("upstream.timeout_ms", self.upstream.timeout_ms),
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),

@@ -10,6 +10,7 @@ mod events;
 mod limits;
 mod orders;
 mod place_order;
+mod store;
 mod support;
 mod tokens;
 mod wechat;

@@ -71,6 +71,7 @@ impl Plan {
     /// Says where the stores are.
     pub(super) fn connect(&mut self, redis: &str, amqp: &str, orders: &str, notify: &str) {
         let stores = [
+            ("GATEWAY__REDIS__URL", redis),
             ("STOCK_SERVICE__REDIS__URL", redis),
             ("STOCK_SERVICE__AMQP__URL", amqp),
             ("ORDER_SERVICE__DATABASE__URL", orders),
