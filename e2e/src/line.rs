@@ -1,0 +1,3 @@
+//! A sale with a waiting room, played by a crowd of people and bots over HTTP.
+
+pub mod arrivals;
