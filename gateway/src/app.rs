@@ -21,6 +21,7 @@ use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::http::{self, Served};
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
@@ -127,18 +128,21 @@ fn state(
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
+    let catalogue: Arc<Catalogue> = Arc::default();
+    let store = Store::new(&settings.redis)?;
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, settings.is_dev()),
         limits: Limits::new(&settings.limits, exempt(settings)),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
-        catalogue: Arc::default(),
+        lines: Lines::new(settings, store.clone(), catalogue.clone(), tasks),
+        catalogue,
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
-        store: Store::new(&settings.redis)?,
+        store,
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,
@@ -163,6 +167,7 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     if let Some(store) = state.store.clone() {
         tasks.spawn("redis", store.watch(health.dependency("redis"), tasks.stop_token()));
     }
+    tasks.spawn("lines", state.lines.clone().forget(tasks.stop_token()));
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
 }

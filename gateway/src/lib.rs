@@ -18,6 +18,7 @@ pub mod forward;
 pub mod http;
 pub mod language;
 pub mod limits;
+pub mod line;
 pub mod listing;
 pub mod openapi;
 pub mod order_status;

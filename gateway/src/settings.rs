@@ -57,6 +57,8 @@ pub struct Settings {
     pub waits: WaitSettings,
     /// Token buckets.
     pub limits: LimitSettings,
+    /// Waiting rooms.
+    pub line: LineSettings,
     /// Browser apps of other origins.
     pub cors: CorsSettings,
 }
@@ -233,6 +235,30 @@ pub struct Bucket {
     pub burst: NonZeroU32,
 }
 
+/// `[line]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineSettings {
+    /// What purchase tokens are signed with; empty: a key derived from `internal.token`.
+    pub secret: SecretString,
+    /// The secret before this one, which still counts; empty: none.
+    pub secret_previous: SecretString,
+    /// People let in per second, for each item.
+    pub admit_per_second: u32,
+    /// Admissions not used yet, in percent of the units on offer.
+    pub oversubscribe_percent: u32,
+    /// How long an admission is good.
+    pub token_ttl_ms: u64,
+    /// How long one who does not ask counts as there.
+    pub presence_ms: u64,
+    /// Most people in one line.
+    pub people_max: u32,
+    /// How long the keys of a line outlive its sale.
+    pub keep_ms: u64,
+    /// Orders without an admission that are asked for, of one user.
+    pub unplaced: Bucket,
+}
+
 /// `[cors]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -284,6 +310,13 @@ impl Settings {
         if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
             return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
         }
+        for (key, secret) in
+            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
+        {
+            if !secret.expose_secret().is_empty() {
+                check_secret(key, secret, self.profile)?;
+            }
+        }
         if !self.wechat.app_id.is_empty() && self.wechat.app_secret.expose_secret().is_empty() {
             return Err(SettingsError::invalid("wechat.app_secret", "is not set"));
         }
@@ -305,6 +338,11 @@ impl Settings {
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
             ("auth.token_ttl_s", self.auth.token_ttl_s),
             ("wechat.timeout_ms", self.wechat.timeout_ms),
+            ("line.admit_per_second", self.line.admit_per_second.into()),
+            ("line.oversubscribe_percent", self.line.oversubscribe_percent.into()),
+            ("line.token_ttl_ms", self.line.token_ttl_ms),
+            ("line.presence_ms", self.line.presence_ms),
+            ("line.people_max", self.line.people_max.into()),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
@@ -392,6 +430,9 @@ mod tests {
         );
         assert!(refused("GATEWAY__LIMITS__USER__ORDER__BURST", "0").contains("limits.user.order.burst"));
         assert!(refused("GATEWAY__WECHAT__APP_ID", "wx1").contains("wechat.app_secret"));
+        assert!(refused("GATEWAY__LINE__SECRET", "short").contains("line.secret"));
+        assert!(refused("GATEWAY__LINE__SECRET_PREVIOUS", "changeme").contains("line.secret_previous"));
+        assert!(refused("GATEWAY__LINE__ADMIT_PER_SECOND", "0").contains("line.admit_per_second"));
         assert!(refused("GATEWAY__HTTP__PROT", "1").contains("prot"));
         assert!(
             refused("GATEWAY__AUTH__JWT_SECRET", "kq8Zr2vX0pLw7TnYd4Hs9BfGc1MjUe6A").contains("jwt_secret")

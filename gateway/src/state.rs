@@ -13,6 +13,7 @@ use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::edge::Origins;
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
@@ -45,6 +46,8 @@ pub struct State {
     pub attempts: Attempts,
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
+    /// Waiting rooms.
+    pub lines: Lines,
     /// stock-service.
     pub stock: Upstream,
     /// order-service.

@@ -31,7 +31,8 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// made and returned in the answer's header of the same name: repeat it after a lost answer or `outcome_unknown`.
 #[utoipa::path(post, path = "/api/v1/items/{item_id}/orders", tag = "orders", request_body = PlaceOrder,
     params(("item_id" = ItemId, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters.")),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters."),
+        ("Purchase-Token" = Option<String>, Header, description = "Of your place in line, where there is one.")),
     responses((status = 202, description = "Accepted: the order will be made.", body = Accepted,
         headers(("Location" = String, description = "Where the order is."),
             ("Idempotency-Key" = String, description = "The key of this order.")))))]
@@ -88,6 +89,7 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Standing::Try(in_flight) => in_flight,
     };
     state.limits.check_user(Class::Order, &user)?;
+    let admitted_ms = admission(call, item, &user)?;
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {
         Some(Known::No) if state.catalogue.snapshot().is_some() => {
@@ -97,11 +99,14 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Some(Known::OnSale | Known::Ended) | None => {}
     }
 
-    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms: None };
+    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms };
     match state.admission.place(item, wish, call.deadline).await {
         Ok(ReserveOutcome::Accepted) => {
             if let Some(in_flight) = in_flight {
                 in_flight.accepted();
+            }
+            if let Some(admitted_ms) = admitted_ms {
+                state.lines.used(item, &user, admitted_ms);
             }
             Ok(())
         }
@@ -113,6 +118,23 @@ async fn decide(call: &Call, item: ItemId, user: UserId, order_id: OrderId) -> R
         Ok(outcome) => Err(refused(outcome)),
         Err(error) => Err(unanswered(error)),
     }
+}
+
+/// When the waiting room let the buyer in; `None`: it did not, or there is none.
+///
+/// An order without an admission is passed on all the same, now and then: it may repeat one that was accepted, and
+/// reserve.lua grants it nothing new.
+fn admission(call: &Call, item: ItemId, user: &UserId) -> Result<Option<i64>, ApiError> {
+    let snapshot = call.state.catalogue.snapshot();
+    let has_line = snapshot.as_ref().and_then(|known| known.item(item)).is_some_and(|item| item.waiting_room);
+    if !has_line {
+        return Ok(None);
+    }
+    let admitted_ms = call.state.lines.admitted_ms(call.header("purchase-token")?, user, item);
+    if admitted_ms.is_none() {
+        call.state.lines.check_unplaced(user)?;
+    }
+    Ok(admitted_ms)
 }
 
 /// The inventory does not have the item (any more): an order that was accepted before is still accepted.
