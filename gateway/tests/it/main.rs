@@ -8,6 +8,7 @@ mod catalogue;
 mod document;
 mod events;
 mod limits;
+mod line;
 mod orders;
 mod place_order;
 mod store;
