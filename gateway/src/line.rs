@@ -31,8 +31,6 @@ use common::batcher::{BatchError, Batcher, BatcherSettings};
 use common::ids::{ItemId, UserId};
 use common::problem::{Code, Problem};
 use common::shutdown::Tasks;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{Quota, RateLimiter};
 use parking_lot::RwLock;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
@@ -40,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
 use crate::error::ApiError;
+use crate::limits::bucket::Buckets;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use clock::LineClock;
@@ -150,8 +149,7 @@ impl Lines {
         let secret = if secret.is_empty() { settings.internal.token.expose_secret() } else { secret };
         let previous = (!previous.is_empty()).then_some(previous.as_bytes());
         let tokens = PurchaseTokens::new(secret.as_bytes(), previous);
-        let bucket = line.unplaced;
-        let quota = Quota::per_second(bucket.per_second).allow_burst(bucket.burst);
+        let unplaced = Buckets::new(line.unplaced);
         let shared = Shared {
             store,
             scripts: Scripts::new(),
@@ -160,8 +158,7 @@ impl Lines {
             tokens,
             clock: LineClock::new(),
             opened: RwLock::default(),
-            unplaced: RateLimiter::keyed(quota),
-            pace: DefaultClock::default(),
+            unplaced,
         };
         Self { shared: Arc::new(shared), queues: Arc::default(), tasks: tasks.clone() }
     }
@@ -205,10 +202,10 @@ impl Lines {
     /// # Errors
     /// `rate_limited`, with the time until it may.
     pub fn check_unplaced(&self, user: &UserId) -> Result<(), ApiError> {
-        self.shared.unplaced.check_key(user).map_err(|refusal| {
-            let wait = refusal.wait_time_from(self.shared.pace.now());
-            Problem::new(Code::RateLimited).retry_after_s(wait.as_secs() + 1).into()
-        })
+        match self.shared.unplaced.take_watched(user) {
+            Ok(_) => Ok(()),
+            Err(wait) => Err(Problem::new(Code::RateLimited).retry_after_s(wait.as_secs() + 1).into()),
+        }
     }
 
     /// Forgets full buckets from time to time, until `stop`.
@@ -217,8 +214,7 @@ impl Lines {
     /// Never.
     pub async fn forget(self, stop: CancellationToken) -> anyhow::Result<()> {
         while stop.run_until_cancelled(tokio::time::sleep(FORGET_INTERVAL)).await.is_some() {
-            self.shared.unplaced.retain_recent();
-            self.shared.unplaced.shrink_to_fit();
+            self.shared.unplaced.forget_full();
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub struct ItemKeys {
     pub staged_buyers: String,
     /// Staging of `attempts`.
     pub staged_attempts: String,
+    /// Hash: how often the books were found wrong, see [`crate::check`].
+    pub alarm: String,
 }
 
 impl ItemKeys {
@@ -48,11 +50,12 @@ impl ItemKeys {
             staged_holds: format!("staged-holds:{{{item}}}"),
             staged_buyers: format!("staged-buyers:{{{item}}}"),
             staged_attempts: format!("staged-attempts:{{{item}}}"),
+            alarm: format!("alarm:{{{item}}}"),
         }
     }
 
-    /// All of them, in the order that the load and retire scripts take them.
-    pub fn all(&self) -> [&str; 11] {
+    /// All of them, in the order that retire.lua takes them; the load scripts take all but the last.
+    pub fn all(&self) -> [&str; 12] {
         [
             &self.item,
             &self.holds,
@@ -65,6 +68,7 @@ impl ItemKeys {
             &self.staged_buyers,
             &self.staged_attempts,
             &self.places,
+            &self.alarm,
         ]
     }
 }

@@ -7,8 +7,6 @@ use common::api::ItemState;
 use common::api::inventory::CatalogueItem;
 use common::batcher::Pending;
 use common::ids::{ItemId, UserId};
-use governor::DefaultKeyedRateLimiter;
-use governor::clock::DefaultClock;
 use parking_lot::RwLock;
 use rand::Rng as _;
 use tokio::time::Instant;
@@ -18,6 +16,7 @@ use super::scripts::{Answered, Fresh, Keys, Opened, Round, Scripts, Standing, Wh
 use super::token::{Admission, PurchaseTokens};
 use super::{Answer, Ask, LineError, Stand, draw};
 use crate::catalogue::Catalogue;
+use crate::limits::bucket::Buckets;
 use crate::settings::LineSettings;
 use crate::store::{Store, StoreError};
 
@@ -30,8 +29,7 @@ pub(super) struct Shared {
     pub(super) tokens: PurchaseTokens,
     pub(super) clock: LineClock,
     pub(super) opened: RwLock<HashMap<ItemId, Arc<Opened>>>,
-    pub(super) unplaced: DefaultKeyedRateLimiter<UserId>,
-    pub(super) pace: DefaultClock,
+    pub(super) unplaced: Buckets<UserId>,
 }
 
 impl Shared {

@@ -83,6 +83,8 @@ diesel::table! {
         refund_attempts -> Int4,
         next_refund_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        next_ask_at -> Timestamptz,
+        asked -> Int4,
     }
 }
 
@@ -150,6 +152,7 @@ diesel::table! {
         next_attempt_at -> Nullable<Timestamptz>,
         delivered_at -> Nullable<Timestamptz>,
         last_status -> Nullable<Int4>,
+        closed_at -> Nullable<Timestamptz>,
     }
 }
 

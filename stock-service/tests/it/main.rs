@@ -14,3 +14,4 @@ mod script_places;
 mod script_reserve;
 mod starting;
 mod support;
+mod wrong_books;

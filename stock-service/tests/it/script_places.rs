@@ -73,7 +73,7 @@ async fn an_admin_can_open_and_close_the_waiting_room_of_a_sale_that_runs() {
     for (version, waiting_room) in [(2, true), (3, false)] {
         let mut item = shelf.definition(10, 5);
         (item.version, item.waiting_room, item.challenge) = (version, waiting_room, waiting_room);
-        let updated = shelf.inventory.update_item(&shelf.keys, LEASE_MS, &item).await.unwrap();
+        let updated = shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &item).await.unwrap();
         assert_eq!(updated, Updated::Changed);
         let figures = shelf.figures().await;
         assert_eq!((figures.waiting_room, figures.challenge), (waiting_room, waiting_room));
