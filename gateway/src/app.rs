@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::challenge::Challenges;
 use crate::edge::Origins;
 use crate::http::{self, Served};
 use crate::limits::Limits;
@@ -145,6 +146,7 @@ fn state(
         limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
+        challenges: Challenges::new(&settings.challenge, settings.door_secrets(), store.clone()),
         lines: Lines::new(settings, store.clone(), catalogue.clone(), tasks),
         catalogue,
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),

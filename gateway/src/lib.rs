@@ -10,6 +10,7 @@ mod app;
 pub mod attempts;
 pub mod body;
 pub mod catalogue;
+pub mod challenge;
 pub mod client_ip;
 pub mod crash_points;
 pub mod edge;

@@ -32,7 +32,6 @@ use common::ids::{ItemId, UserId};
 use common::problem::{Code, Problem};
 use common::shutdown::Tasks;
 use parking_lot::RwLock;
-use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -145,10 +144,8 @@ impl Lines {
     /// Nothing is asked yet.
     pub fn new(settings: &Settings, store: Option<Store>, catalogue: Arc<Catalogue>, tasks: &Tasks) -> Self {
         let line = settings.line.clone();
-        let (secret, previous) = (line.secret.expose_secret(), line.secret_previous.expose_secret());
-        let secret = if secret.is_empty() { settings.internal.token.expose_secret() } else { secret };
-        let previous = (!previous.is_empty()).then_some(previous.as_bytes());
-        let tokens = PurchaseTokens::new(secret.as_bytes(), previous);
+        let (secret, previous) = settings.door_secrets();
+        let tokens = PurchaseTokens::new(secret, previous);
         let unplaced = Buckets::new(line.unplaced);
         let shared = Shared {
             store,

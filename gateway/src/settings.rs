@@ -19,6 +19,9 @@ pub const PREFIX: &str = "GATEWAY";
 /// The embedded defaults, with a comment on every key.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
+/// Most zero bits of a challenge: a thousand million hashes, which no phone finds in time.
+const CHALLENGE_BITS_MAX: u32 = 30;
+
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +62,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// Waiting rooms.
     pub line: LineSettings,
+    /// Work before a place or an order.
+    pub challenge: ChallengeSettings,
     /// Browser apps of other origins.
     pub cors: CorsSettings,
 }
@@ -273,6 +278,22 @@ pub struct LineSettings {
     pub unplaced: Bucket,
 }
 
+/// `[challenge]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengeSettings {
+    /// Zero bits to find.
+    pub difficulty_bits: u32,
+    /// Zero bits to find above `hard_above_per_second`.
+    pub hard_bits: u32,
+    /// Above so many requests per second everybody is asked; 0: only where the sale asks.
+    pub required_above_per_second: u64,
+    /// Above so many requests per second it is harder; 0: never.
+    pub hard_above_per_second: u64,
+    /// How long an answer counts.
+    pub ttl_ms: u64,
+}
+
 /// `[cors]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -331,6 +352,14 @@ impl Settings {
                 check_secret(key, secret, self.profile)?;
             }
         }
+        for (key, bits) in [
+            ("challenge.difficulty_bits", self.challenge.difficulty_bits),
+            ("challenge.hard_bits", self.challenge.hard_bits),
+        ] {
+            if bits > CHALLENGE_BITS_MAX {
+                return Err(SettingsError::invalid(key, format!("must be at most {CHALLENGE_BITS_MAX}")));
+            }
+        }
         if !self.wechat.app_id.is_empty() && self.wechat.app_secret.expose_secret().is_empty() {
             return Err(SettingsError::invalid("wechat.app_secret", "is not set"));
         }
@@ -359,6 +388,7 @@ impl Settings {
             ("line.token_ttl_ms", self.line.token_ttl_ms),
             ("line.presence_ms", self.line.presence_ms),
             ("line.people_max", self.line.people_max.into()),
+            ("challenge.ttl_ms", self.challenge.ttl_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
@@ -387,6 +417,14 @@ impl Settings {
             return Err(SettingsError::invalid("auth.jwks", "must be https, or a file"));
         }
         Ok(())
+    }
+
+    /// What tokens and puzzles are signed with, and what else still counts.
+    pub fn door_secrets(&self) -> (&[u8], Option<&[u8]>) {
+        let (secret, previous) =
+            (self.line.secret.expose_secret(), self.line.secret_previous.expose_secret());
+        let secret = if secret.is_empty() { self.internal.token.expose_secret() } else { secret };
+        (secret.as_bytes(), (!previous.is_empty()).then_some(previous.as_bytes()))
     }
 
     /// Whether this is a developer's machine.

@@ -20,17 +20,32 @@ use crate::line::{LineError, Stand, TICKETS_MAX};
 use crate::state::State;
 use view::Place;
 
+/// The header with the answer to a challenge.
+pub(super) const CHALLENGE_ANSWER: &str = "challenge-answer";
+/// What a challenge is spent on here.
+const PLACE: &str = "place";
+
 /// Take a place in line, or see the one you have.
 ///
 /// One place for each user and item. Before the opening people gather; at the opening their order is drawn, and checked
 /// by `GET …/draw`. Later ones come after them, in the order of their coming. When it is your turn the answer has a
 /// `purchase_token`: send it as header `Purchase-Token` with the order. It is good for one order, until `expires_at`.
-/// Ask again after `poll_after_ms`, or watch. Items without a waiting room answer `admitted` without a token.
-#[utoipa::path(post, path = "/api/v1/items/{item_id}/place", tag = "orders", params(("item_id" = ItemId, Path)),
+/// Ask again after `poll_after_ms`, or watch. Where a challenge is on, the first answer is `403 challenge_required` with
+/// it, and the next request brings its answer. Items without a waiting room answer `admitted` without a token.
+#[utoipa::path(post, path = "/api/v1/items/{item_id}/place", tag = "orders",
+    params(("item_id" = ItemId, Path),
+        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set.")),
     responses((status = 200, description = "Where you stand.", body = Place)))]
 pub async fn join(call: Call) -> Answer {
     let (item, user) = (ItemId(call.id("item_id")?), call.caller()?.user.clone());
-    let place = place_of(&call.state, item, &user, true, call.deadline).await?;
+    // Who is in line already is not asked again.
+    let place = match place_of(&call.state, item, &user, false, call.deadline).await? {
+        Some(place) if !place.can_join_anew() => Some(place),
+        Some(_) | None => {
+            challenge(&call, item, &user).await?;
+            place_of(&call.state, item, &user, true, call.deadline).await?
+        }
+    };
     Ok(HttpResponse::Ok().json(place.ok_or(Code::NotFound)?))
 }
 
@@ -50,6 +65,13 @@ pub async fn look(call: Call) -> Answer {
         return watch::stream(&call, item, user, place);
     }
     Ok(HttpResponse::Ok().json(place))
+}
+
+/// Lets through who has solved what is asked before a place is taken.
+async fn challenge(call: &Call, id: ItemId, user: &UserId) -> Result<(), ApiError> {
+    let item = known(&call.state, id)?.ok_or(Code::NotFound)?;
+    let answer = call.header(CHALLENGE_ANSWER)?;
+    call.state.challenges.pass(item.challenge, (id, user), answer, PLACE).await
 }
 
 /// A page of the draw.

@@ -13,6 +13,7 @@ use common::problem::{Code, Problem};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::place::CHALLENGE_ANSWER;
 use crate::admission::Wish;
 use crate::answer::refusal;
 use crate::attempts::Standing;
@@ -34,7 +35,8 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 #[utoipa::path(post, path = "/api/v1/items/{item_id}/orders", tag = "orders", request_body = PlaceOrder,
     params(("item_id" = ItemId, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters."),
-        ("Purchase-Token" = Option<String>, Header, description = "Of your place in line, where there is one.")),
+        ("Purchase-Token" = Option<String>, Header, description = "Of your place in line, where there is one."),
+        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set.")),
     responses((status = 202, description = "Accepted: the order will be made.", body = Accepted,
         headers(("Location" = String, description = "Where the order is."),
             ("Idempotency-Key" = String, description = "The key of this order.")))))]
@@ -103,7 +105,7 @@ async fn decide(
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
         Standing::Try(in_flight) => in_flight,
     };
-    let admitted_ms = admission(call, item, &user)?;
+    let admitted_ms = admission(call, item, &user, order_id).await?;
     crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
     *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
     crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
@@ -144,10 +146,19 @@ async fn decide(
 ///
 /// An order without an admission is passed on all the same, now and then: it may repeat one that was accepted, and
 /// reserve.lua grants it nothing new.
-fn admission(call: &Call, item: ItemId, user: &UserId) -> Result<Option<i64>, ApiError> {
+async fn admission(
+    call: &Call,
+    item: ItemId,
+    user: &UserId,
+    order_id: OrderId,
+) -> Result<Option<i64>, ApiError> {
     let snapshot = call.state.catalogue.snapshot();
     let has_line = snapshot.as_ref().and_then(|known| known.item(item)).is_some_and(|item| item.waiting_room);
     if !has_line {
+        let asks = snapshot.as_ref().and_then(|known| known.item(item)).is_some_and(|item| item.challenge);
+        let answer = call.header(CHALLENGE_ANSWER)?;
+        // Spent on this order, so that its repetition passes.
+        call.state.challenges.pass(asks, (item, user), answer, &order_id.to_string()).await?;
         return Ok(None);
     }
     let admitted_ms = call.state.lines.admitted_ms(call.header("purchase-token")?, user, item);

@@ -143,6 +143,11 @@ impl Place {
         Self::plain(PlaceState::Closed, Some(PlaceReason::Expired), ticket)
     }
 
+    /// Whether it is lost, and another one can be taken.
+    pub(super) fn can_join_anew(&self) -> bool {
+        self.reason == Some(PlaceReason::Expired)
+    }
+
     /// How long until the next question.
     pub(super) fn poll_after(&self) -> Duration {
         Duration::from_millis(self.poll_after_ms)
