@@ -5,6 +5,7 @@ mod admission;
 mod audit_log;
 mod bad_input;
 mod catalogue;
+mod challenge;
 mod client_ip;
 mod connections;
 mod desync;
