@@ -181,6 +181,9 @@ pub struct LiveItem {
     pub item_id: ItemId,
     /// Its version; see [`crate::messages::sale::ChangedV1`].
     pub version: i64,
+    /// The newest epoch that was handed out for it; 0: none. A gate with an older one must not sell.
+    #[serde(default)]
+    pub epoch: i64,
 }
 
 /// `GET /internal/v1/items/{item_id}` of order-service: the absolute state of one item, without its orders.

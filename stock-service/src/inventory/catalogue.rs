@@ -102,7 +102,7 @@ impl Inventory {
     }
 
     /// Every order id of an item, tombstones too, read page by page; `None` if the gate was not open with `epoch` all
-    /// the time: then the pages may be of different books.
+    /// the time, since then the pages may be of different books, or if ids came in meanwhile.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -114,7 +114,8 @@ impl Inventory {
         })
         .await?;
         let look = self.look(keys).await?;
-        let same = look.shut.is_none() && look.figures.is_some_and(|figures| figures.epoch == epoch);
+        let same = look.shut.is_none()
+            && look.figures.is_some_and(|figures| figures.epoch == epoch && figures.holds == ids.len());
         Ok(same.then(|| ids.into_iter().collect()))
     }
 

@@ -148,6 +148,34 @@ async fn a_hold_whose_later_news_are_lost_is_brought_up_to_date_by_comparing() {
     app.assert_quiet_and_equal(item).await;
 }
 
+/// A failover to a lagging replica that nobody noticed, say: the orders are there and not here, and nobody will tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_redis_lacks_are_found_by_comparing() {
+    let app = TestApp::start_with(&[("RECONCILE__INTERVAL_MS", "300")]).await;
+    let item = app.open_item(10, 1).await;
+    let keys = stock_service::keys::ItemKeys::of(item);
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(app.reserve(item, name, "k", 1).await, ReserveOutcome::Accepted);
+    }
+    app.assert_quiet_and_equal(item).await;
+    app.orders.move_order(order_id(item, "d", "k"), Units::Returned, OrderStatus::Cancelled).await;
+    app.assert_quiet_and_equal(item).await;
+    for name in ["a", "c", "d"] {
+        let order = order_id(item, name, "k").to_string();
+        // All of it at once, as one state of the books that is no contradiction.
+        let script = "redis.call('HDEL', KEYS[1], ARGV[1]); if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then \
+                      redis.call('HINCRBY', KEYS[3], 'available', 1) end";
+        let _: Option<i64> = app
+            .redis_command(&["EVAL", script, "3", &keys.holds, &keys.buyers, &keys.item, &order, name])
+            .await;
+    }
+    testkit::eventually("all orders are known again", async || {
+        Some(app.books(item).await).filter(|books| books.orders.len() == 5 && books.available == 6)
+    })
+    .await;
+    assert_eq!(app.assert_quiet_and_equal(item).await.epoch, 1, "no load was needed");
+}
+
 async fn delete_queue(app: &TestApp, queue: &str) {
     let connection = Connection::connect(&app.vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();

@@ -99,7 +99,12 @@ impl TestApp {
 
     /// One more replica on the same stores.
     pub async fn replica(&self, extra: &[(&str, &str)]) -> Service {
-        launch(settings(&self.redis, &self.vhost, &self.orders.url, extra)).await
+        self.replica_on(&self.redis, extra).await
+    }
+
+    /// One more replica on another Redis.
+    pub async fn replica_on(&self, redis: &testkit::Redis, extra: &[(&str, &str)]) -> Service {
+        launch(settings(redis, &self.vhost, &self.orders.url, extra)).await
     }
 
     /// Builds one more replica, without running it.

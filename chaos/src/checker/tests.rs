@@ -1,0 +1,1 @@
+//! A clean history passes; one minimal bad history per invariant is found.

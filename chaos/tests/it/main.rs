@@ -1,0 +1,3 @@
+//! The campaign's own tools, tried on a running system.
+
+mod faults;
