@@ -54,6 +54,8 @@ service_environment() {
             echo "GATEWAY__STOCK__URLS=$(service_urls stock-service)"
             echo "GATEWAY__ORDERS__URLS=$(service_urls order-service)"
             echo "GATEWAY__NOTIFY__URLS=$(service_urls notify-service)"
+            echo "GATEWAY__REDIS__URL=$(redis_url)"
+            echo "GATEWAY__LIMITS__REPLICAS=$REPLICAS"
             echo "GATEWAY__AUTH__JWT_SECRET=${SECRET[jwt]}"
             echo "GATEWAY__HTTP__PUBLIC_URL=http://127.0.0.1:${PORT[gateway]}"
             ;;

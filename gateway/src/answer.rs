@@ -88,7 +88,11 @@ pub fn refusal(request: &HttpRequest, error: &ApiError) -> HttpResponse {
     if let Some(state) = request.app_data::<Data<State>>() {
         state.refusals.count(problem.code);
     }
-    written(request, problem)
+    let mut response = written(request, problem);
+    if let ApiError::Limited(quota) = error {
+        quota.write(response.headers_mut());
+    }
+    response
 }
 
 /// A problem in the client's language, with all its headers.

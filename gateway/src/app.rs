@@ -28,6 +28,7 @@ use crate::poll::{CataloguePoller, SalesPoller};
 use crate::refusals::Refusals;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
+use crate::store::Store;
 use crate::token::Tokens;
 use crate::token::jwks::Jwks;
 use crate::wechat::Wechat;
@@ -134,11 +135,12 @@ fn state(
     }
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
+    let store = Store::new(&settings.redis)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
-        limits: Limits::new(&settings.limits, exempt(settings)),
+        limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
         catalogue: Arc::default(),
@@ -146,6 +148,7 @@ fn state(
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
+        store,
         stock,
         orders,
         notify: upstream("notify-service", &settings.notify)?,
@@ -167,6 +170,9 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
+    if let Some(store) = state.store.clone() {
+        tasks.spawn("redis", store.watch(health.dependency("redis"), tasks.stop_token()));
+    }
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
 }

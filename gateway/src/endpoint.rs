@@ -198,8 +198,7 @@ pub async fn admit(
 ) -> Result<Option<Caller>, ApiError> {
     let headers = request.headers();
     body::check_head(headers, endpoint.expect)?;
-    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    state.limits.check_ip(endpoint.class, state.client_ip(peer, headers))?;
+    state.limits.check_ip(endpoint.class, address(state, request))?;
     if endpoint.access == Access::Anyone {
         return Ok(None);
     }
@@ -211,11 +210,14 @@ pub async fn admit(
     if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
         return Err(Code::Forbidden.into());
     }
-    // Placing orders takes its token later, when the snapshot has had its say.
-    if endpoint.class != Class::Order {
-        state.limits.check_user(endpoint.class, &caller.user)?;
-    }
+    state.limits.check_user(endpoint.class, &caller.user)?;
     Ok(Some(caller))
+}
+
+/// The client's address.
+pub fn address(state: &State, request: &HttpRequest) -> IpAddr {
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    state.client_ip(peer, request.headers())
 }
 
 /// The token of the only Authorization header.

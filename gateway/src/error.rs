@@ -6,12 +6,17 @@
 use common::http_client::CallError;
 use common::problem::{Code, Problem};
 
+use crate::limits::Quota;
+
 /// What a handler can end with besides an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// An expected refusal, nothing to log.
     #[error("refused: {:?}", .0.code)]
     Refused(Box<Problem>),
+    /// A limit is used up, nothing to log.
+    #[error("a limit is used up")]
+    Limited(Box<Quota>),
     /// A service was asked to do something, and it did not answer. It is known whether it was reached.
     #[error("a command was not answered")]
     Command(#[source] CallError),
@@ -44,6 +49,7 @@ impl ApiError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => Problem::clone(problem),
+            Self::Limited(quota) => quota.problem(),
             Self::Command(CallError::NotSent { .. }) | Self::Question(_) | Self::BadAnswer { .. } => {
                 Problem::new(Code::Unavailable)
             }
@@ -57,7 +63,7 @@ impl ApiError {
     /// Whether somebody who runs the system should know the cause.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::Limited(_) => false,
             Self::Command(_)
             | Self::Question(_)
             | Self::BadCommandAnswer { .. }

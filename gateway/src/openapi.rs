@@ -104,6 +104,15 @@ fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
     for (_, status, description) in refusals.into_iter().filter(|(applies, ..)| *applies) {
         refusal(&mut operation, status, description);
     }
+    for status in ["202", "429"].into_iter().filter(|status| *status == "429" || order) {
+        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+            let left =
+                text("`\"user-order\";r=99;t=1`: tokens left, seconds until the bucket is full or has one.");
+            response.headers.insert("RateLimit".to_owned(), left.into());
+            let policy = text("`\"user-order\";q=100;w=5`: most tokens, seconds in which they come.");
+            response.headers.insert("RateLimit-Policy".to_owned(), policy.into());
+        }
+    }
     let unavailable = if command { "`unavailable`, `outcome_unknown`" } else { "`unavailable`" };
     refusal(&mut operation, 503, unavailable);
     for response in operation.responses.responses.values_mut() {

@@ -41,6 +41,8 @@ pub struct Settings {
     pub orders: ServiceSettings,
     /// Where notify-service is.
     pub notify: ServiceSettings,
+    /// What the replicas share.
+    pub redis: RedisSettings,
     /// Deadlines of calls to services.
     pub upstream: UpstreamSettings,
     /// Access tokens.
@@ -93,6 +95,18 @@ pub struct OpsSettings {
 pub struct ServiceSettings {
     /// Its instances.
     pub urls: UrlList,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// Its address, which may hold a password; empty: none.
+    pub url: SecretString,
+    /// Most time to connect.
+    pub connect_timeout_ms: u64,
+    /// Most time for an answer.
+    pub timeout_ms: u64,
 }
 
 /// `[upstream]`
@@ -185,6 +199,8 @@ pub struct WaitSettings {
 pub struct LimitSettings {
     /// Whose X-Forwarded-For is believed.
     pub trusted_proxies: CidrList,
+    /// How many gateways there are.
+    pub replicas: NonZeroU32,
     /// Who has no limit per address.
     pub ip_exempt: CidrList,
     /// Buckets of one user.
@@ -222,7 +238,7 @@ pub struct IpLimits {
 }
 
 /// One token bucket.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bucket {
     /// Tokens per second.
@@ -296,6 +312,8 @@ impl Settings {
         }
         let positive = [
             ("http.body_timeout_ms", self.http.body_timeout_ms),
+            ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
+            ("redis.timeout_ms", self.redis.timeout_ms),
             ("upstream.connect_timeout_ms", self.upstream.connect_timeout_ms),
             ("upstream.timeout_ms", self.upstream.timeout_ms),
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),

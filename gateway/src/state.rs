@@ -19,6 +19,7 @@ use crate::places::Places;
 use crate::poll::SalesPoller;
 use crate::refusals::Refusals;
 use crate::settings::CidrList;
+use crate::store::Store;
 use crate::token::Tokens;
 use crate::wechat::Wechat;
 
@@ -42,6 +43,8 @@ pub struct State {
     pub admission: Admission,
     /// Attempts in flight, and accepted ones.
     pub attempts: Attempts,
+    /// What the replicas share, where a Redis is set up.
+    pub store: Option<Store>,
     /// stock-service.
     pub stock: Upstream,
     /// order-service.

