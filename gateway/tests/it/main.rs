@@ -18,4 +18,5 @@ mod place_order;
 mod store;
 mod support;
 mod tokens;
+mod versions;
 mod wechat;
