@@ -20,8 +20,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 /// What scripts of other origins may send.
-const ALLOWED_HEADERS: &str =
-    "authorization, content-type, idempotency-key, purchase-token, last-event-id, x-request-id";
+const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, purchase-token, challenge-answer, device-id, last-event-id, x-request-id";
 /// What scripts of other origins may read.
 const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.
@@ -125,6 +124,10 @@ fn check_head(head: &RequestHead) -> Result<(), Problem> {
         if !chunked || head.version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1"));
         }
+    }
+    // Some proxies read an underscore as a hyphen.
+    if headers.contains_key("transfer_encoding") || headers.contains_key("content_length") {
+        return Err(Problem::invalid("headers", "must not look like Transfer-Encoding or Content-Length"));
     }
     if head.version == Version::HTTP_11 && headers.get_all(header::HOST).count() != 1 {
         return Err(Problem::invalid("Host", "must be sent once"));

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::announce::{Announcer, Grant};
+use crate::announce::{Announcer, Asked, Grant};
 use crate::crash_points::{
     REBUILD_CLAIM, REBUILD_FENCE, REBUILD_GATE, REBUILD_READ, REBUILD_RENAME, REBUILD_REPUBLISH,
     REBUILD_STAGE,
@@ -31,7 +31,7 @@ const LOCK_RENEWAL: Duration = Duration::from_millis(500);
 /// What a reply may be late beside the time-outs, before its reservation is published.
 const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
 /// Reservations that survived in `unsettled` and are read together.
-const SURVIVORS_PAGE: usize = 1000;
+const SURVIVORS_PAGE: usize = SURVIVORS_FLIGHTS * REQUESTS_PER_CALL_MAX;
 /// Messages with them that are in flight together.
 const SURVIVORS_FLIGHTS: usize = 8;
 /// How often one load asks for the stock while its fence is on its way; each answer may take 10 s.
@@ -97,8 +97,6 @@ pub struct Loader {
     pub catalogue: CatalogueSettings,
     /// How long items that are over keep their keys.
     pub retire: RetireSettings,
-    /// Longest time that an answer of the reserve script may take.
-    pub reply_timeout: Duration,
     /// Who holds the locks.
     pub owner: Owner,
 }
@@ -168,7 +166,7 @@ impl Loader {
             REBUILD_REPUBLISH.begins().await?;
             self.announce_survivors(item, &definition, granted.epoch).await?;
             REBUILD_REPUBLISH.ended().await?;
-            sleep_until(sealed_at + self.reply_timeout + self.announcer.timeout() + STRAGGLER_SLACK).await;
+            sleep_until(sealed_at + self.announcer.longest() + STRAGGLER_SLACK).await;
         }
         REBUILD_FENCE.begins().await?;
         self.send_fence(item, &granted).await?;
@@ -208,7 +206,8 @@ impl Loader {
         };
         let mut seen = 0;
         loop {
-            let (now_ms, page) = self.inventory.unsettled(&item.keys, 0, seen, SURVIVORS_PAGE).await?;
+            let at = Instant::now();
+            let (redis_ms, page) = self.inventory.unsettled(&item.keys, 0, seen, SURVIVORS_PAGE).await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -216,9 +215,10 @@ impl Loader {
             let grants = page.into_iter().filter_map(|(id, hold)| Some(Grant::of(id, hold?)));
             let grants: Vec<_> = grants.collect();
             metrics::counter!("stock_republished_total").increment(grants.len() as u64);
+            let asked = Asked { at, redis_ms };
             let messages = grants.chunks(REQUESTS_PER_CALL_MAX);
             let messages =
-                messages.map(|grants| self.announcer.reserved(item.id, &offer, now_ms, grants.to_vec()));
+                messages.map(|grants| self.announcer.reserved(item.id, &offer, asked, grants.to_vec()));
             let messages: Vec<_> = messages.collect();
             stream::iter(messages).buffer_unordered(SURVIVORS_FLIGHTS).try_collect::<()>().await?;
         }
