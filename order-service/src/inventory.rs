@@ -40,7 +40,8 @@ SELECT i.id, i.sale_id, i.version, s.starts_at, s.ends_at, s.paused_at IS NOT NU
        i.epoch, i.epoch_token, i.fenced_epoch,
        coalesce(s.ended_at, s.ends_at) <= now()
            AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.item_id = i.id AND o.status = 'pending_payment')
-           AS settled
+           AS settled,
+       s.waiting_room, s.challenge
   FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE i.id = $1 AND s.published_at IS NOT NULL";
 
@@ -121,6 +122,10 @@ struct DefinitionRow {
     epoch_token: Option<Uuid>,
     #[diesel(sql_type = Bool)]
     settled: bool,
+    #[diesel(sql_type = Bool)]
+    waiting_room: bool,
+    #[diesel(sql_type = Bool)]
+    challenge: bool,
 }
 
 /// One right to load one item.
@@ -291,6 +296,8 @@ fn definition_of(row: DefinitionRow) -> Result<ItemDefinition, DbError> {
         unit_price_cents: row.price_cents,
         currency: parse("items.currency", &row.currency)?,
         settled: row.settled,
+        waiting_room: row.waiting_room,
+        challenge: row.challenge,
     })
 }
 

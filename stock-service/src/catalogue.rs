@@ -233,6 +233,8 @@ fn shown(item: &Item, figures: &Figures, open: bool, now_ms: i64) -> CatalogueIt
         available: figures.available.max(0),
         per_user_limit: figures.limit,
         open,
+        waiting_room: figures.waiting_room,
+        challenge: figures.challenge,
         granted: None,
     }
 }

@@ -63,6 +63,10 @@ pub struct Figures {
     pub oldest_unsettled_ms: i64,
     /// Orders kept for after a load.
     pub late: usize,
+    /// Whether an order needs a place in line first.
+    pub waiting_room: bool,
+    /// Whether a place or an order needs a solved challenge.
+    pub challenge: bool,
 }
 
 /// An order that is not reported yet; without a hold if that is gone.
@@ -83,6 +87,7 @@ impl Inventory {
             &*keys.attempts,
             &*keys.late,
             &*keys.alarm,
+            &*keys.places,
         ];
         let sent = Instant::now();
         // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
@@ -209,5 +214,7 @@ fn figures(mut reply: Reply) -> Result<Figures, StoreError> {
         unsettled: usize::try_from(reply.int()?).map_err(garbled)?,
         oldest_unsettled_ms: reply.int()?,
         late: usize::try_from(reply.int()?).map_err(garbled)?,
+        waiting_room: reply.int()? == 1,
+        challenge: reply.int()? == 1,
     })
 }

@@ -12,6 +12,7 @@ mod script_apply;
 mod script_books;
 mod script_load;
 mod script_model;
+mod script_places;
 mod script_reserve;
 mod starting;
 mod support;

@@ -163,6 +163,7 @@ impl TestApp {
             user_id: user(user_name),
             quantity: units(quantity),
             deadline_ms: 20_000,
+            admitted_ms: None,
         }
     }
 
