@@ -91,6 +91,10 @@ pub struct Loading {
     pub begun_ms: i64,
     /// Units staged as held or sold.
     pub active: i64,
+    /// Orders of `unsettled` that were staged.
+    pub merged: usize,
+    /// Whether all of `unsettled` was looked at.
+    pub complete: bool,
 }
 
 /// The keys of one item.
@@ -112,6 +116,8 @@ pub struct Shelf {
     pub late: BTreeMap<OrderNo, News>,
     /// `staged-holds`, `staged-buyers`, `staged-attempts`
     pub staging: Staging,
+    /// `alarm`: how often the books were found wrong.
+    pub alarm: i64,
 }
 
 impl Shelf {
