@@ -134,12 +134,12 @@ impl Parts {
             catalogue: settings.catalogue,
             retire: settings.retire,
         };
-        let catalogue = CatalogueReader::new(inventory.clone(), items.clone(), settings.catalogue);
+        let catalogue = CatalogueReader::new(inventory.clone(), items.clone(), settings.catalogue, tasks);
         Ok(Self { inventory, items, publisher, loader, upkeep, catalogue })
     }
 
     fn start(self, settings: &Settings, health: &Health, tasks: &Tasks) {
-        self.catalogue.start(Duration::from_millis(settings.load.interval_ms), tasks);
+        self.catalogue.start(Duration::from_millis(settings.load.interval_ms));
         let subscription = |queue: Queue, check: &'static str| Subscription {
             source: Source::Work(queue),
             prefetch: settings.consume.prefetch,

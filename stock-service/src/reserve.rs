@@ -37,6 +37,8 @@ pub struct Request {
     pub user_id: UserId,
     /// Units wanted.
     pub quantity: Quantity,
+    /// When the waiting room admitted the buyer, if it did, in ms of its clock.
+    pub admitted_ms: Option<i64>,
 }
 
 type Queue = Batcher<Request, ReserveOutcome>;
@@ -172,8 +174,8 @@ impl Shared {
     fn wishes(&self, batch: Vec<Pending<Request, ReserveOutcome>>) -> (Vec<Wish>, Vec<Caller>) {
         let split = batch.into_iter().map(|pending| {
             let deadline_ms = self.inventory.redis_ms(pending.deadline);
-            let (Request { order_id, user_id, quantity }, caller) = pending.split();
-            (Wish { order_id, user_id, quantity, deadline_ms }, caller)
+            let (Request { order_id, user_id, quantity, admitted_ms }, caller) = pending.split();
+            (Wish { order_id, user_id, quantity, deadline_ms, admitted_ms }, caller)
         });
         split.unzip()
     }
@@ -262,6 +264,7 @@ fn outcome_of(refusal: Refusal, starts_ms: i64) -> ReserveOutcome {
         Refusal::Mismatch => ReserveOutcome::IdempotencyMismatch,
         Refusal::DeadlinePassed => ReserveOutcome::DeadlinePassed,
         Refusal::Reopening => ReserveOutcome::Unavailable,
+        Refusal::PlaceRequired => ReserveOutcome::PlaceRequired,
     }
 }
 
@@ -286,6 +289,7 @@ fn label(outcome: &ReserveOutcome) -> &'static str {
         ReserveOutcome::NotStarted { .. } => "not_started",
         ReserveOutcome::Ended => "ended",
         ReserveOutcome::Paused => "paused",
+        ReserveOutcome::PlaceRequired => "place_required",
         ReserveOutcome::UnknownItem => "unknown_item",
         ReserveOutcome::IdempotencyMismatch => "idempotency_mismatch",
         ReserveOutcome::DeadlinePassed => "deadline_passed",
