@@ -1,7 +1,7 @@
 //! The keys of one item in Redis and what the scripts of stock-service do to them: `stock-service/lua`, line by line.
 //!
 //! `tests/it/scripts.rs` runs the real scripts on a real Redis beside this, so that the two cannot drift apart. Not here:
-//! `lock_*.lua`, because locks only save work; `retire.lua`; and keys of the wrong type.
+//! `lock_*.lua`, because locks only save work; `close.lua` and `retire.lua`; waiting rooms; and keys of the wrong type.
 
 mod apply;
 mod load;

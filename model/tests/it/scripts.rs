@@ -239,6 +239,7 @@ impl Pair {
                 user_id: user_id(wish.user),
                 quantity: quantity(wish.quantity),
                 deadline_ms: wish.deadline_ms,
+                admitted_ms: None,
             })
             .collect();
         let real = self.inventory.reserve(&self.keys, epoch_min, ATTEMPTS_MAX, &batch).await.unwrap();
@@ -305,6 +306,8 @@ impl Pair {
             unit_price_cents: 1_999,
             currency: Currency::try_from("CNY".to_owned()).unwrap(),
             settled: false,
+            waiting_room: false,
+            challenge: false,
         }
     }
 
