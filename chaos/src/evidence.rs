@@ -127,6 +127,8 @@ pub struct InventorySample {
     pub active: i64,
     /// Units that the counts per user add up to.
     pub buyers: i64,
+    /// The versions of all orders that are known, added up.
+    pub versions: i64,
     /// The order ids that are known, for the first sample of an epoch only.
     pub orders: Option<BTreeSet<OrderId>>,
 }

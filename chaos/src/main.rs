@@ -16,14 +16,14 @@ struct Arguments {
     /// Seed of the first schedule.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also run each crash point with each action, each in a schedule of its own.
+    /// Run each crash point with each action, each in a schedule of its own.
     #[arg(long)]
     crash_points: bool,
     /// Only crash points that begin with this.
     #[arg(long)]
     point: Option<String>,
-    /// Also plant this mistake (or `all`, one after the other) and see which seed notices it.
-    #[arg(long, value_name = "NAME|all")]
+    /// Plant this mistake (several: commas between; `all`: each of them on its own) and see which seed notices it.
+    #[arg(long, value_name = "NAMES|all")]
     planted: Option<String>,
     /// Last seed that has to notice a planted mistake.
     #[arg(long, default_value_t = 100)]
@@ -50,56 +50,74 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    testkit::init();
     if let Some(kept) = arguments.drill.run(&arguments.git_hash).await? {
-        return Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(code(kept));
     }
-    let special = arguments.crash_points || arguments.point.is_some() || arguments.planted.is_some();
-    let schedules = arguments.schedules.unwrap_or(if special { 0 } else { 20 });
-    let options = Options { folder: arguments.folder, jobs: arguments.jobs.max(1), keep: arguments.keep };
+    let options =
+        Options { folder: arguments.folder.clone(), jobs: arguments.jobs.max(1), keep: arguments.keep };
+    let crash_points = arguments.crash_points || arguments.point.is_some();
+    let others = crash_points || arguments.planted.is_some();
+    let schedules = arguments.schedules.unwrap_or(if others { 0 } else { 20 });
     let mut good = true;
-    let (path, git_hash) = (&arguments.report, &arguments.git_hash);
     if schedules > 0 {
-        let campaign = campaign::run(arguments.seed, schedules, &options).await;
-        eprintln!(
-            "{} schedules, {} operations, {} accepted, {} faults, {} violations, {} could not be played, {:.0} s",
-            campaign.schedules,
-            campaign.operations,
-            campaign.accepted,
-            campaign.faults,
-            campaign.findings.len(),
-            campaign.unusable.len(),
-            campaign.took_s
-        );
-        for (kind, count) in campaign::by_frequency(&campaign.fault_counts) {
-            eprintln!("  {count:>5} {kind}");
-        }
-        good &= campaign.findings.is_empty() && campaign.unusable.is_empty();
-        report::write(path, git_hash, Some(&campaign), None, None)?;
+        good &= run_schedules(&arguments, schedules, &options).await?;
     }
-    if arguments.crash_points || arguments.point.is_some() {
-        let points = campaign::crash_points(arguments.point.as_deref(), &options).await;
-        eprintln!(
-            "{} of {} crash points and actions ran, {} violations, {:.0} s; not reached: {:?}",
-            points.ran.len(),
-            points.listed,
-            points.violations.len(),
-            points.took_s,
-            points.not_reached
-        );
-        good &= points.not_reached.is_empty() && points.violations.is_empty();
-        report::write(path, git_hash, None, Some(&points), None)?;
+    if crash_points {
+        good &= run_crash_points(&arguments, &options).await?;
     }
     if let Some(which) = &arguments.planted {
-        let found = planted::run(which, arguments.planted_seeds, &options).await?;
-        eprintln!(
-            "{} of {} mistakes noticed, {:.0} s; missed: {:?}",
-            found.caught.len(),
-            found.total,
-            found.took_s,
-            found.missed
-        );
-        good &= found.missed.is_empty();
-        report::write(path, git_hash, None, None, Some(&found))?;
+        good &= run_planted(&arguments, which, &options).await?;
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code(good))
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_schedules(arguments: &Arguments, count: u64, options: &Options) -> anyhow::Result<bool> {
+    let campaign = campaign::run(arguments.seed, count, options).await;
+    eprintln!(
+        "{} schedules, {} operations, {} accepted, {} faults, {} violations, {} could not be played, {:.0} s",
+        campaign.schedules,
+        campaign.operations,
+        campaign.accepted,
+        campaign.faults,
+        campaign.findings.len(),
+        campaign.unusable.len(),
+        campaign.took_s
+    );
+    for (kind, count) in campaign::by_frequency(&campaign.fault_counts) {
+        eprintln!("  {count:>5} {kind}");
+    }
+    report::write(&arguments.report, &arguments.git_hash, Some(&campaign), None, None)?;
+    Ok(campaign.findings.is_empty() && campaign.unusable.is_empty())
+}
+
+async fn run_crash_points(arguments: &Arguments, options: &Options) -> anyhow::Result<bool> {
+    let points = campaign::crash_points(arguments.point.as_deref(), options).await;
+    eprintln!(
+        "{} of {} crash points and actions ran, {} violations, {:.0} s; not reached: {:?}",
+        points.ran.len(),
+        points.listed,
+        points.violations.len(),
+        points.took_s,
+        points.not_reached
+    );
+    report::write(&arguments.report, &arguments.git_hash, None, Some(&points), None)?;
+    Ok(points.not_reached.is_empty() && points.violations.is_empty())
+}
+
+async fn run_planted(arguments: &Arguments, which: &str, options: &Options) -> anyhow::Result<bool> {
+    let found = planted::run(which, arguments.planted_seeds, options).await?;
+    eprintln!(
+        "{} of {} mistakes noticed, {:.0} s; missed: {:?}",
+        found.caught.len(),
+        found.total,
+        found.took_s,
+        found.missed
+    );
+    report::write(&arguments.report, &arguments.git_hash, None, None, Some(&found))?;
+    Ok(found.missed.is_empty())
 }

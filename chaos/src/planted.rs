@@ -14,15 +14,19 @@ use crate::schedule::Schedule;
 /// Seeds that a mistake has to be noticed by: these, as everybody runs them, and none made for it.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
 
-/// Plants one mistake after the other; `which` is a name, `service:name` where several services have the name, or `all`.
+/// Plants mistakes, each on its own; `which` is a name, several with commas between, or `all`.
 ///
 /// # Errors
 /// There is no such mistake.
 pub async fn run(which: &str, seeds_max: u64, options: &Options) -> anyhow::Result<PlantedReport> {
     let began = Instant::now();
     let names: BTreeSet<&str> = points::planted().into_iter().map(|(_, name)| name).collect();
-    let wanted: Vec<&str> = names.iter().copied().filter(|name| which == "all" || *name == which).collect();
-    ensure!(!wanted.is_empty(), "there is no mistake {which}; there are {names:?}");
+    let asked: Vec<&str> = which.split(',').collect();
+    for name in asked.iter().filter(|name| **name != "all") {
+        ensure!(names.contains(name), "there is no mistake {name}; there are {names:?}");
+    }
+    let wanted: Vec<&str> =
+        names.iter().copied().filter(|name| which == "all" || asked.contains(name)).collect();
     let mut report = PlantedReport { total: wanted.len(), ..PlantedReport::default() };
     let hunts = stream::iter(wanted).map(|name| async move { (name, hunt(name, seeds_max, options).await) });
     let mut hunts = std::pin::pin!(hunts.buffer_unordered(options.jobs));

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use common::ids::{ItemId, OrderId};
 use futures_util::future::join_all;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use self::setup::Scene;
 use crate::checker::{self, Verdict};
-use crate::client_log::{self, ClientLog, Outcome};
+use crate::client_log::{self, ClientLog, Op, Outcome};
 use crate::evidence::{Evidence, Facts, Sample};
 use crate::fault::Store;
 use crate::schedule::Schedule;
@@ -88,6 +89,7 @@ pub async fn run(schedule: &Schedule, failpoints: &str, folder: &Path) -> anyhow
     }
     actors.buyers.shutdown().await;
     timeout(BUYERS_WITHIN, &mut actors.admin).await.ok();
+    world.disarm().await;
     let (poison, poison_unsure) = actors.poison.await?;
     let not_quiet = quiet::wait(&mut world, schedule, &scene, &market).await;
     read_at_rest(&scene, &log).await;
@@ -142,7 +144,9 @@ async fn start(
     }
     let steps = schedule.admin.clone();
     let admin = tokio::spawn(admin::run(scene.admin.clone(), scene.sale, steps, market.clone(), began));
-    let poison = tokio::spawn(poison::run(world.services.vhost().url(), schedule.poison.clone(), began));
+    let broker = world.services.vhost().url();
+    let item = scene.items.first().context("a sale has items")?.id;
+    let poison = tokio::spawn(poison::run(broker, item, schedule.poison.clone(), began));
     let ledger = Ledger::new(world.services.orders_database().url());
     let items = scene.items.iter().map(|item| item.id).collect();
     let shelf = Shelf::new(world.redis_url());
@@ -151,17 +155,22 @@ async fn start(
     Ok(Actors { buyers, persistent, listeners, admin, poison, sampler })
 }
 
-/// Reads orders in a system at rest: each by its owner, some by a stranger too.
+/// Reads orders in a system at rest, by their owners and by a stranger, and asks for them again: the same key has its
+/// order for ever.
 async fn read_at_rest(scene: &Scene, log: &ClientLog) {
     let history = log.history();
-    let owners: BTreeMap<OrderId, usize> = history
+    let accepted: BTreeMap<OrderId, &Op> = history
         .reserves()
         .filter(|op| op.kind == Outcome::Ok)
-        .filter_map(|op| Some((op.answered?, op.process)))
+        .filter_map(|op| Some((op.answered?, op)))
         .collect();
-    let reads = owners.iter().take(READ_AT_REST_MAX).map(|(order, owner)| async {
-        scene.callers[*owner].get_with(*order, Some("at rest")).await;
+    let reads = accepted.iter().take(READ_AT_REST_MAX).map(|(order, op)| async {
+        let owner = &scene.callers[op.process];
+        owner.get_with(*order, Some("at rest")).await;
         scene.stranger.get(*order).await;
+        if let (Some(item), Some(key)) = (op.item, &op.key) {
+            owner.reserve(item, key, op.qty).await;
+        }
     });
     join_all(reads).await;
 }

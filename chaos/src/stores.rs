@@ -35,15 +35,16 @@ const INVENTORY: &str = "
 local item = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'total', 'available', 'withheld')
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if item[1] ~= run_id or not item[4] then return '' end
-local active, buyers = 0, 0
+local active, buyers, versions = 0, 0, 0
 for _, hold in ipairs(redis.call('HVALS', KEYS[2])) do
-  local quantity, units = string.match(hold, '^(%d+):(%l+):')
+  local quantity, units, version = string.match(hold, '^(%d+):(%l+):(%d+):')
+  versions = versions + tonumber(version)
   if units ~= 'returned' then active = active + tonumber(quantity) end
 end
 for _, units in ipairs(redis.call('HVALS', KEYS[3])) do buyers = buyers + tonumber(units) end
 local orders = ''
 if ARGV[1] ~= item[2] then orders = table.concat(redis.call('HKEYS', KEYS[2]), ',') end
-return table.concat({item[2], item[3], item[4], item[5] or '0', active, buyers, orders}, ' ')";
+return table.concat({item[2], item[3], item[4], item[5] or '0', active, buyers, versions, orders}, ' ')";
 
 /// Postgres, read directly.
 pub struct Ledger {
@@ -168,7 +169,7 @@ impl Shelf {
             field.parse().with_context(|| format!("field {index} of {text:?}"))
         };
         let new_epoch = number(0)? != epoch;
-        let orders = fields.get(6).copied().unwrap_or_default();
+        let orders = fields.get(7).copied().unwrap_or_default();
         Ok(Some(InventorySample {
             item,
             epoch: number(0)?,
@@ -177,6 +178,7 @@ impl Shelf {
             withheld: number(3)?,
             active: number(4)?,
             buyers: number(5)?,
+            versions: number(6)?,
             orders: new_epoch.then(|| orders.split(',').filter_map(order_id).collect()),
         }))
     }

@@ -31,6 +31,9 @@ chaos_command() {
         folder=$(target_folder)
     else
         chaos_build "$folder"
+        # Of this run's own: another run may build newer ones meanwhile.
+        cp -rl -- "$folder" "$TEST_DIR/bin"
+        folder=$TEST_DIR/bin
     fi
     test_wait_for_servers
 
@@ -64,7 +67,7 @@ chaos_build() {
         mv -- "$folder/$name.new" "$folder/$name"
     done
     for name in "${services[@]}"; do
-        if [[ -e $CHAOS_DIR/ordinary/$name ]]; then
+        if [[ -e $CHAOS_DIR/ordinary/$name && ! $CHAOS_DIR/ordinary/$name -ef $built/$name ]]; then
             mv -- "$CHAOS_DIR/ordinary/$name" "$built/$name"
         fi
     done

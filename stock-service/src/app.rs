@@ -113,7 +113,8 @@ impl Parts {
         let publisher =
             Publisher::start(&settings.amqp, PUBLISHER, topology, health.dependency("amqp-publisher"), tasks);
         let orders = crate::orders::Orders::new(&settings.orders, &settings.internal.token)?;
-        let announcer = Announcer::new(publisher.clone(), settings.amqp.publish_timeout_ms);
+        let (publish_ms, reply_ms) = (settings.amqp.publish_timeout_ms, settings.redis.response_timeout_ms);
+        let announcer = Announcer::new(publisher.clone(), publish_ms, reply_ms);
         let reservations =
             Reservations::new(inventory.clone(), announcer.clone(), items.clone(), settings.reserve, tasks);
         let loader = Loader {
@@ -123,7 +124,6 @@ impl Parts {
             items: items.clone(),
             catalogue: settings.catalogue,
             retire: settings.retire,
-            reply_timeout: Duration::from_millis(settings.redis.response_timeout_ms),
             owner: Owner::draw(),
         };
         let upkeep = Upkeep {

@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::announce::{Announcer, Grant, PublishPoints};
+use crate::announce::{Announcer, Asked, Grant, PublishPoints};
 use crate::crash_points::{CONFIRM, PUBLISH, REPLY};
 use crate::inventory::{Inventory, Reserved, StoreError};
 use crate::items::{Item, Items};
@@ -135,13 +135,14 @@ async fn flush(shared: Arc<Shared>, item: Arc<Item>, batch: Vec<Pending<Request,
     }
     let (wishes, callers) = shared.wishes(batch);
     let attempts_max = shared.settings.attempts_max;
-    let reserved = {
+    let (asked_at, reserved) = {
         let Ok(_permit) = shared.scripts.acquire().await else { return };
-        shared.inventory.reserve(&item.keys, item.epoch(), attempts_max, &wishes).await
+        (Instant::now(), shared.inventory.reserve(&item.keys, item.epoch(), attempts_max, &wishes).await)
     };
     match reserved {
         Ok(Reserved::Decided { now_ms, starts_ms, offer, decisions }) => {
-            let decided = Decided { now_ms, starts_ms, offer };
+            let asked = Asked { at: asked_at, redis_ms: now_ms };
+            let decided = Decided { asked, starts_ms, offer };
             shared.settle(&item, decided, wishes.into_iter().zip(decisions).zip(callers)).await;
         }
         Ok(Reserved::Shut(shut)) => {
@@ -163,7 +164,7 @@ async fn flush(shared: Arc<Shared>, item: Arc<Item>, batch: Vec<Pending<Request,
 
 /// What all decisions of a batch have in common.
 struct Decided {
-    now_ms: i64,
+    asked: Asked,
     starts_ms: i64,
     offer: Offer,
 }
@@ -229,7 +230,7 @@ impl Shared {
             return Ok(());
         }
         let settled = planted(SETTLED_AT_CONFIRM).then(|| settled_too_early(&grants));
-        self.announcer.reserved(item.id, &decided.offer, decided.now_ms, grants).await?;
+        self.announcer.reserved(item.id, &decided.offer, decided.asked, grants).await?;
         if let Some(settled) = settled {
             self.inventory.apply_orders(&item.keys, item.epoch(), 0, &settled).await.ok();
         }

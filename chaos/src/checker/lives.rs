@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::api::OrderStatus;
-use common::ids::OrderId;
+use common::ids::{ItemId, OrderId};
 use common::messages::order::Units;
 
 use crate::client_log::{Function, Op, Outcome};
@@ -37,11 +37,33 @@ pub fn s5_released_once(evidence: &Evidence) -> Vec<String> {
             found.push(format!("order {id}: units went {path:?}"));
         }
     }
+    found.extend(forgotten_versions(evidence));
+    found
+}
+
+/// As long as an item is not loaded anew, what Redis knows of its orders only grows, version by version.
+fn forgotten_versions(evidence: &Evidence) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut last: BTreeMap<ItemId, (i64, i64)> = BTreeMap::new();
+    for sample in &evidence.samples {
+        for item in sample.inventory.iter().flatten() {
+            let (epoch, versions) = last.insert(item.item, (item.epoch, item.versions)).unwrap_or_default();
+            if epoch == item.epoch && versions > item.versions {
+                found.push(format!(
+                    "at {} ms, {}: the versions of its orders went from {versions} in all to {}",
+                    sample.from / 1_000_000,
+                    item.item,
+                    item.versions
+                ));
+            }
+        }
+    }
     found
 }
 
 /// Reads that do not overlap show versions that never fall; one version is always the same state; after an acceptance
-/// an order is never unknown.
+/// an order is never unknown. `queued` (version 0) is no step back: it is what the inventory says while the database cannot
+/// be asked, and the inventory hears later of what the buyer has seen already.
 pub fn a6_monotonic(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     let mut reads: BTreeMap<OrderId, Vec<&Op>> = BTreeMap::new();
@@ -75,6 +97,7 @@ pub fn a6_monotonic(evidence: &Evidence) -> Vec<String> {
                 next += 1;
             }
             if let (Some(newest), Some(version)) = (newest, op.version)
+                && version > 0
                 && newest.version > Some(version)
             {
                 found.push(format!(

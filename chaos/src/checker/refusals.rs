@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use common::api::OrderStatus;
 use common::ids::{ItemId, OrderId};
 
@@ -13,32 +14,63 @@ const CLOCK_MS: i64 = 5;
 /// On top of the lease: how long a look that began before may have been under way, and rounding.
 const MARGIN_NS: u64 = 400_000_000;
 
-/// An order, a hold, a cancellation that exists although every attempt at it was refused for sure.
+/// An order, a hold, a cancellation that exists although every attempt at it was refused for sure, or that came to be
+/// before any attempt that may have worked.
 pub fn a3_definite(evidence: &Evidence) -> Vec<String> {
+    let (reserved, cancelled) =
+        (Attempts::of(evidence, Function::Reserve), Attempts::of(evidence, Function::Cancel));
     let mut found = Vec::new();
-    let maybe = |f: Function| -> BTreeSet<OrderId> {
-        let ops = evidence.history.ops.iter().filter(|op| op.f == f && op.kind != Outcome::Fail);
-        ops.filter_map(|op| op.rid).collect()
-    };
-    let (reserved, cancelled) = (maybe(Function::Reserve), maybe(Function::Cancel));
-    let refused = |id: &OrderId, not_refused: &BTreeSet<OrderId>, f: Function| {
-        let tried = evidence.history.ops.iter().any(|op| op.f == f && op.rid == Some(*id));
-        tried && !not_refused.contains(id)
-    };
     for order in &evidence.books.orders {
-        if refused(&order.id, &reserved, Function::Reserve) {
-            found.push(format!("order {} exists, but every attempt was refused for sure", order.id));
+        if reserved.refute(order.id, Some(order.reserved_at)) {
+            found.push(format!(
+                "order {} was granted at {}, but every attempt until then was refused for sure",
+                order.id, order.reserved_at
+            ));
         }
-        if order.status == OrderStatus::Cancelled && !cancelled.contains(&order.id) {
-            found.push(format!("order {} is cancelled, but no attempt at that may have worked", order.id));
+    }
+    for transition in &evidence.books.transitions {
+        let id = transition.order_id;
+        if transition.to_status == OrderStatus::Cancelled && cancelled.refute(id, Some(transition.at)) {
+            found.push(format!("order {id} is cancelled, but no attempt at that may have worked by then"));
         }
     }
     for (item, inventory) in &evidence.books.inventory {
-        for id in inventory.holds.keys().filter(|id| refused(id, &reserved, Function::Reserve)) {
+        for id in inventory.holds.keys().filter(|id| reserved.refute(**id, None)) {
             found.push(format!("{item}: a hold {id}, but every attempt was refused for sure"));
         }
     }
     found
+}
+
+/// The attempts at one thing, by order.
+struct Attempts {
+    /// Whether there was any.
+    tried: BTreeSet<OrderId>,
+    /// When the first one began that may have worked.
+    first: BTreeMap<OrderId, DateTime<Utc>>,
+}
+
+impl Attempts {
+    fn of(evidence: &Evidence, f: Function) -> Self {
+        let mut attempts = Self { tried: BTreeSet::new(), first: BTreeMap::new() };
+        for op in evidence.history.ops.iter().filter(|op| op.f == f) {
+            let Some(rid) = op.rid else { continue };
+            attempts.tried.insert(rid);
+            if op.kind != Outcome::Fail {
+                let began = evidence.history.wall(op.t0);
+                let first = attempts.first.entry(rid).or_insert(began);
+                *first = began.min(*first);
+            }
+        }
+        attempts
+    }
+
+    /// Whether none of the attempts can have done what was done, at that moment if it is known.
+    fn refute(&self, id: OrderId, done_at: Option<DateTime<Utc>>) -> bool {
+        let clock = chrono::Duration::milliseconds(CLOCK_MS);
+        let too_early = |first: &DateTime<Utc>| done_at.is_some_and(|done_at| done_at + clock < *first);
+        self.tried.contains(&id) && self.first.get(&id).is_none_or(too_early)
+    }
 }
 
 /// An attempt that began after its order had been granted, and was told that there is none to be had.

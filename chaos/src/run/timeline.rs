@@ -16,7 +16,8 @@ enum Event {
     Arm(usize),
 }
 
-/// Plays the schedule's faults and crash points, then heals everything and starts whatever does not run.
+/// Plays the schedule's faults and crash points, then heals everything and starts whatever does not run. What was armed
+/// stays so: buyers pass some points only later.
 ///
 /// A fault that could not be injected is one less; one that could not be healed shows in the system's not coming to
 /// rest. Both are printed.
@@ -44,7 +45,6 @@ pub async fn play(world: &mut World, schedule: &Schedule, began: Instant) {
         world.announce_redis();
         world.revive();
     }
-    world.disarm().await;
     world.start_missing();
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use common::ids::ItemId;
+use common::topology::stock_routing_key;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -26,11 +28,18 @@ pub struct Injected {
 }
 
 /// Sends every poison at its time; those that the broker did not confirm are left out (and may have arrived).
-pub async fn run(url: String, poison: Vec<Poison>, began: Instant) -> (Vec<Injected>, Vec<String>) {
+///
+/// Reservations go where those of `item` go.
+pub async fn run(
+    url: String,
+    item: ItemId,
+    poison: Vec<Poison>,
+    began: Instant,
+) -> (Vec<Injected>, Vec<String>) {
     let (mut injected, mut unsure) = (Vec::new(), Vec::new());
     for poison in poison {
         sleep_until(began + Duration::from_millis(poison.at_ms)).await;
-        match timeout(PATIENCE, send(&url, &poison)).await {
+        match timeout(PATIENCE, send(&url, item, &poison)).await {
             Ok(Ok(queues)) => injected.push(Injected { marker: poison.marker, queues }),
             Ok(Err(_)) | Err(_) => unsure.push(poison.marker),
         }
@@ -38,7 +47,7 @@ pub async fn run(url: String, poison: Vec<Poison>, began: Instant) -> (Vec<Injec
     (injected, unsure)
 }
 
-async fn send(url: &str, poison: &Poison) -> anyhow::Result<usize> {
+async fn send(url: &str, item: ItemId, poison: &Poison) -> anyhow::Result<usize> {
     let marker = &poison.marker;
     let (exchange, key, kind, body, queues) = match poison.kind {
         PoisonKind::GarbageOrder => {
@@ -51,14 +60,15 @@ async fn send(url: &str, poison: &Poison) -> anyhow::Result<usize> {
             let body = envelope("sale.changed.v99", json!({ "marker": marker }));
             ("sale", "sale.changed.v99".to_owned(), "sale.changed.v99", body, 1)
         }
-        PoisonKind::NoUnits => {
+        PoisonKind::NoUnits | PoisonKind::UnknownItem => {
+            let quantity = if poison.kind == PoisonKind::NoUnits { 0 } else { 1 };
             let event = json!({
                 "event_id": Uuid::new_v4(), "order_id": Uuid::new_v4(), "item_id": Uuid::new_v4(),
-                "sale_id": Uuid::new_v4(), "user_id": marker, "quantity": 0, "unit_price_cents": 1,
+                "sale_id": Uuid::new_v4(), "user_id": marker, "quantity": quantity, "unit_price_cents": 1,
                 "currency": "CNY", "epoch": 1, "reserved_at": "2026-01-01T00:00:00Z",
             });
             let body = envelope("stock.reserved.v1", event);
-            ("stock", "stock.reserved.v1.5".to_owned(), "stock.reserved.v1", body, 1)
+            ("stock", stock_routing_key("stock.reserved.v1", item), "stock.reserved.v1", body, 1)
         }
     };
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;

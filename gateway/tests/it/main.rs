@@ -20,4 +20,5 @@ mod place_order;
 mod store;
 mod support;
 mod tokens;
+mod versions;
 mod wechat;

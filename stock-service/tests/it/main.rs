@@ -4,6 +4,8 @@
 
 mod announcing;
 mod catalogue;
+mod harm;
+mod measure;
 mod recovering;
 mod reserving;
 mod script_apply;

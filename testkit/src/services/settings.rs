@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::port::{self, Reserved};
+use crate::port::{self, Claim, Reserved};
 
 /// In the order in which they are started.
 pub(super) const SERVICES: [&str; 4] = ["stock-service", "order-service", "notify-service", "gateway"];
@@ -25,6 +25,8 @@ pub(super) struct Plan {
     variables: BTreeMap<(String, String), String>,
     /// Kept until the processes are about to bind them.
     reserved: Vec<Reserved>,
+    /// Kept over all restarts.
+    claims: Vec<Claim>,
 }
 
 /// A process and where it listens.
@@ -68,6 +70,7 @@ impl Plan {
                 .collect(),
             variables: BTreeMap::new(),
             reserved,
+            claims: Vec::new(),
         }
     }
 
@@ -110,7 +113,7 @@ impl Plan {
 
     /// Lets go of the ports, for the processes to bind; returns whom to start.
     pub(super) fn release_ports(&mut self) -> Vec<String> {
-        self.reserved.clear();
+        self.claims.extend(self.reserved.drain(..).map(|reserved| reserved.claim));
         self.names()
     }
 

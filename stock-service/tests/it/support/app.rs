@@ -107,6 +107,14 @@ impl TestApp {
         launch(settings(redis, &self.vhost, &self.orders.url, extra)).await
     }
 
+    /// From now on everything goes to `service` on `redis`; what was there before is gone.
+    pub fn fail_over(mut self, redis: testkit::Redis, service: Service) -> Self {
+        self.service.stop.cancel();
+        self.redis = redis;
+        self.service = service;
+        self
+    }
+
     /// Builds one more replica, without running it.
     pub async fn build_replica(&self, extra: &[(&str, &str)]) -> anyhow::Result<App> {
         let settings = settings(&self.redis, &self.vhost, &self.orders.url, extra);
