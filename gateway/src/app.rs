@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::downstream::Downstream;
 use crate::edge::Origins;
 use crate::http::{self, Served};
 use crate::limits::Limits;
@@ -122,7 +123,8 @@ fn state(
     let connect_timeout = Duration::from_millis(settings.upstream.connect_timeout_ms);
     let client = http_client::build(connect_timeout, CALL_TIMEOUT_MAX)?;
     let upstream = |name, service: &crate::settings::ServiceSettings| {
-        Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)
+        let upstream = Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)?;
+        anyhow::Ok(Downstream::new(name, upstream, &settings.breaker, &settings.concurrency))
     };
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;

@@ -20,7 +20,7 @@ const REQUEST_ID_LENGTH_MAX: usize = 64;
 const ALLOWED_HEADERS: &str =
     "authorization, content-type, idempotency-key, purchase-token, last-event-id, x-request-id";
 /// What scripts of other origins may read.
-const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-outcome, idempotency-key, x-request-id, content-language";
+const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-stale, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.
 const ALLOWED_METHODS: &str = "GET, POST, PATCH, DELETE";
 /// How long a browser may remember the answer to a preflight, in seconds.

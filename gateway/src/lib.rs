@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod body;
 pub mod catalogue;
 pub mod client_ip;
+pub mod downstream;
 pub mod edge;
 pub mod endpoint;
 pub mod error;

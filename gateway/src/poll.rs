@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use common::api::inventory;
 use common::health::HealthCheck;
-use common::http_client::Upstream;
 use parking_lot::Mutex;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, Snapshot};
+use crate::downstream::Downstream;
 use crate::listing::{Listing, Sales};
 
 /// Most time for one question. A lease counts from the asking, so a late answer is worth little.
@@ -24,7 +24,7 @@ const READY_ANYWAY_AFTER: Duration = Duration::from_secs(5);
 
 /// One document of another service, asked for again and again.
 struct Document {
-    upstream: Upstream,
+    service: Downstream,
     path: &'static str,
     etag: Mutex<Option<String>>,
 }
@@ -36,13 +36,14 @@ enum Fetched<T> {
 }
 
 impl Document {
-    fn new(upstream: Upstream, path: &'static str) -> Self {
-        Self { upstream, path, etag: Mutex::new(None) }
+    fn new(service: Downstream, path: &'static str) -> Self {
+        Self { service, path, etag: Mutex::new(None) }
     }
 
     async fn fetch<T: DeserializeOwned>(&self) -> anyhow::Result<Fetched<T>> {
         let known = self.etag.lock().clone();
-        let mut call = self.upstream.request(Method::GET, self.path, Instant::now() + TIMEOUT);
+        // While the service is left alone this is the call that tries it.
+        let mut call = self.service.request(Method::GET, self.path, Instant::now() + TIMEOUT).probe();
         if let Some(etag) = &known {
             call = call.header("if-none-match", etag);
         }
@@ -68,7 +69,12 @@ pub struct CataloguePoller {
 
 impl CataloguePoller {
     /// Asks `stock` every `interval`; the dependency `health` is ready with the first answer, or after five seconds.
-    pub fn new(stock: Upstream, catalogue: Arc<Catalogue>, interval: Duration, health: HealthCheck) -> Self {
+    pub fn new(
+        stock: Downstream,
+        catalogue: Arc<Catalogue>,
+        interval: Duration,
+        health: HealthCheck,
+    ) -> Self {
         Self { document: Document::new(stock, "/internal/v1/catalogue"), catalogue, interval, health }
     }
 
@@ -130,7 +136,7 @@ pub struct SalesPoller {
 
 impl SalesPoller {
     /// Asks `orders` every `interval`.
-    pub fn new(orders: Upstream, listing: Arc<Listing>, interval: Duration) -> Self {
+    pub fn new(orders: Downstream, listing: Arc<Listing>, interval: Duration) -> Self {
         Self { document: Document::new(orders, "/internal/v1/sales"), listing, interval }
     }
 
@@ -160,9 +166,11 @@ impl SalesPoller {
     /// # Errors
     /// order-service cannot be asked; what is known stays.
     pub async fn refresh(&self) -> anyhow::Result<()> {
+        let asked_at = Instant::now();
         if let Fetched::New(sales) = self.document.fetch::<Sales>().await? {
             self.listing.store(sales.into());
         }
+        self.listing.confirm(asked_at);
         Ok(())
     }
 }

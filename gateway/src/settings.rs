@@ -45,6 +45,10 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// Deadlines of calls to services.
     pub upstream: UpstreamSettings,
+    /// Leaving a service alone that fails.
+    pub breaker: BreakerSettings,
+    /// Calls of one service at a time.
+    pub concurrency: ConcurrencySettings,
     /// Access tokens.
     pub auth: AuthSettings,
     /// Logging in with WeChat.
@@ -117,6 +121,32 @@ pub struct UpstreamSettings {
     pub admin_timeout_ms: u64,
 }
 
+/// `[breaker]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it.
+    pub failures_max: u32,
+    /// How long it stays open, give or take a half.
+    pub open_ms: u64,
+    /// How long a service that is back takes to get its whole load.
+    pub slow_start_ms: u64,
+}
+
+/// `[concurrency]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrencySettings {
+    /// The limit never falls below.
+    pub min: u32,
+    /// Where the limit begins.
+    pub initial: u32,
+    /// The limit never rises above.
+    pub max: u32,
+    /// Answers as quick as this never shrink it.
+    pub quick_ms: u32,
+}
+
 /// `[auth]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +187,8 @@ pub struct AdmissionSettings {
     pub batch_max: usize,
     /// Most calls in flight, per item.
     pub flights_max: usize,
+    /// Most orders a second that leave for stock-service; 0: as they come.
+    pub per_second_max: u32,
 }
 
 /// `[catalogue]`
@@ -298,6 +330,16 @@ impl Settings {
                 format!("must be at most {RESERVE_BATCH_MAX}"),
             ));
         }
+        let ConcurrencySettings { min, initial, max, .. } = self.concurrency;
+        if !(1 <= min && min <= initial && initial <= max) {
+            return Err(SettingsError::invalid(
+                "concurrency.initial",
+                "1 <= concurrency.min <= concurrency.initial <= concurrency.max must hold",
+            ));
+        }
+        if self.breaker.failures_max == 0 {
+            return Err(SettingsError::invalid("breaker.failures_max", "must be at least 1"));
+        }
         let positive = [
             ("http.body_timeout_ms", self.http.body_timeout_ms),
             ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
@@ -305,6 +347,7 @@ impl Settings {
             ("upstream.connect_timeout_ms", self.upstream.connect_timeout_ms),
             ("upstream.timeout_ms", self.upstream.timeout_ms),
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
+            ("breaker.open_ms", self.breaker.open_ms),
             ("auth.token_ttl_s", self.auth.token_ttl_s),
             ("wechat.timeout_ms", self.wechat.timeout_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),

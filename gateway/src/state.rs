@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
-use common::http_client::Upstream;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::downstream::Downstream;
 use crate::edge::Origins;
 use crate::limits::Limits;
 use crate::listing::Listing;
@@ -46,11 +46,11 @@ pub struct State {
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
     /// stock-service.
-    pub stock: Upstream,
+    pub stock: Downstream,
     /// order-service.
-    pub orders: Upstream,
+    pub orders: Downstream,
     /// notify-service.
-    pub notify: Upstream,
+    pub notify: Downstream,
     /// Logging in with WeChat, where it is set up.
     pub wechat: Option<Wechat>,
     /// Counts what was refused.

@@ -1,23 +1,26 @@
 //! What is on sale, for everybody.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, ContentType};
-use actix_web::web::Bytes;
+use actix_web::http::header::{CACHE_CONTROL, ContentType, HeaderName};
 use common::api::Sale;
 use common::ids::SaleId;
 use common::problem::Code;
 use reqwest::Method;
 
 use crate::endpoint::{Answer, Call};
-use crate::listing::Sales;
+use crate::listing::{Page, Sales};
 use crate::order_status::document;
 
 /// A shared cache may take the load of a page that everybody looks at.
 const CACHEABLE: &str = "public, max-age=1";
 
+/// Says that what is shown may be out of date, as the field `stale` of a sale does.
+const STALE: HeaderName = HeaderName::from_static("x-stale");
+
 /// All published sales, newest start first.
 #[utoipa::path(get, path = "/api/v1/sales", tag = "sales",
-    responses((status = 200, description = "The sales.", body = Sales)))]
+    responses((status = 200, description = "The sales.", body = Sales,
+        headers(("X-Stale" = Option<String>, description = "`true`: a service is away; the last that was known.")))))]
 pub async fn list(call: Call) -> Answer {
     let body = call.state.listing.all(&call.state.catalogue).ok_or(Code::Unavailable)?;
     Ok(cacheable(body))
@@ -25,7 +28,8 @@ pub async fn list(call: Call) -> Answer {
 
 /// One published sale.
 #[utoipa::path(get, path = "/api/v1/sales/{sale_id}", tag = "sales", params(("sale_id" = SaleId, Path)),
-    responses((status = 200, description = "The sale.", body = Sale)))]
+    responses((status = 200, description = "The sale.", body = Sale,
+        headers(("X-Stale" = Option<String>, description = "`true`: a service is away; the last that was known.")))))]
 pub async fn single(call: Call) -> Answer {
     let sale = SaleId(call.id("sale_id")?);
     let (listing, catalogue) = (&call.state.listing, &call.state.catalogue);
@@ -39,6 +43,11 @@ pub async fn single(call: Call) -> Answer {
     Ok(cacheable(listing.render(found.ok_or(Code::NotFound)?, catalogue)))
 }
 
-fn cacheable(body: Bytes) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, CACHEABLE)).content_type(ContentType::json()).body(body)
+fn cacheable(page: Page) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CACHE_CONTROL, CACHEABLE)).content_type(ContentType::json());
+    if page.stale {
+        response.insert_header((STALE, "true"));
+    }
+    response.body(page.body)
 }

@@ -12,6 +12,7 @@ mod limits;
 mod limits_shared;
 mod orders;
 mod place_order;
+mod protection;
 mod store;
 mod support;
 mod tokens;
