@@ -10,8 +10,10 @@ use actix_web::error::InternalError;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, FromRequest, HttpRequest};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::ids::UserId;
 use crate::problem::{Code, Problem};
@@ -69,7 +71,8 @@ impl FromRequest for Deadline {
 }
 
 /// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Buys.
     Customer,
@@ -78,7 +81,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The value of [`ROLE_HEADER`].
+    /// The value of [`ROLE_HEADER`], and of the claim `role`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Customer => "customer",

@@ -1,22 +1,33 @@
-//! The HTTP server of a service: binding, one span and one time per request, and the drain.
+//! The HTTP server of a service: binding, limits of connections, one span and one time per request, and the drain.
+
+mod answers;
+mod connections;
+mod guard;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use actix_http::HttpService;
+use actix_service::map_config;
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{App, Error, HttpServer};
+use actix_web::{App, Error};
 use anyhow::Context as _;
+use connections::Connections;
+pub use connections::{ConnectionLimits, Exempt};
+use guard::{Guard, Guarded, HEAD_TIMEOUT, Progress};
 use metrics::Histogram;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::Status;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -25,8 +36,8 @@ use crate::health::Health;
 use crate::settings::{DrainSettings, HttpSettings};
 use crate::telemetry::{self, TRACEPARENT_HEADER};
 
-/// Most time for a client to send the head of its request; a slower one is cut off.
-const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a closed connection waits for the client to close it too.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections that wait to be accepted.
@@ -54,28 +65,58 @@ impl Server {
     where
         R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        let shown = health.clone();
-        let mut server = HttpServer::new(move || {
-            let times = Times::default();
-            App::new()
-                .app_data(web::Data::new(shown.clone()))
-                .configure(routes.clone())
-                .wrap(from_fn(move |request, next| observe(times.clone(), request, next)))
-        })
-        .disable_signals() // The token decides, not actix.
-        .shutdown_timeout(drain.http_timeout().as_secs().max(1))
-        .client_request_timeout(REQUEST_HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        // Streamed answers come in small pieces, which Nagle's algorithm would hold back for a delayed ACK.
-        .tcp_nodelay(true)
-        .backlog(BACKLOG);
+        Self::bind_limited(http, drain, health, ConnectionLimits::default(), routes)
+    }
+
+    /// As [`Server::bind`], for a port that strangers reach.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn bind_limited<R>(
+        http: &HttpSettings,
+        drain: DrainSettings,
+        health: Health,
+        limits: ConnectionLimits,
+        routes: R,
+    ) -> anyhow::Result<Self>
+    where
+        R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    {
+        let cannot_bind = || format!("http: cannot bind {}:{}", http.host, http.port);
+        let listener = listen(SocketAddr::new(http.host, http.port)).with_context(cannot_bind)?;
+        let address = listener.local_addr().with_context(cannot_bind)?;
+        let mut server = actix_server::Server::build()
+            .disable_signals() // The token decides, not actix.
+            .shutdown_timeout(drain.http_timeout().as_secs().max(1))
+            // Ours come first, and answer instead of leaving clients to wait.
+            .max_concurrent_connections(limits.total.saturating_mul(2));
         if http.workers > 0 {
             server = server.workers(http.workers);
         }
-        let server = server
-            .bind((http.host, http.port))
-            .with_context(|| format!("http: cannot bind {}:{}", http.host, http.port))?;
-        let address = *server.addrs().first().context("http: bound to no address")?;
+        let (shown, connections) = (health.clone(), Connections::new(limits));
+        let closing = server.graceful_shutdown_signal();
+        let server = server.listen("http", listener, move || {
+            let (times, closing) = (Times::default(), closing.clone());
+            let app = App::new()
+                .app_data(web::Data::new(shown.clone()))
+                .configure(routes.clone())
+                .wrap(from_fn(move |request, next| observe(times.clone(), request, next)));
+            let inner = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let closing = closing.clone();
+                    async move { closing.notified().await }
+                })
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(HEAD_TIMEOUT)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .local_addr(address)
+                .on_connect_ext(|connection: &Guarded, data| {
+                    data.insert(connection.progress());
+                })
+                .finish(map_config(app, |()| AppConfig::default()));
+            Guard { inner, connections: connections.clone() }
+        });
+        let server = server.with_context(cannot_bind)?;
         Ok(Self { running: server.run(), address, health, drain })
     }
 
@@ -110,6 +151,14 @@ impl Server {
         tracing::info!("HTTP drained");
         ended.context("HTTP server")
     }
+}
+
+/// A listener that may take over from one that has just ended.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Times of requests of one worker by route, method and status, looked up without touching the global registry.
@@ -157,7 +206,10 @@ async fn observe(
     let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
     let span = span(&method, request.path(), traceparent);
 
+    let progress = request.request().conn_data::<Rc<Progress>>().cloned();
+    let answering = progress.as_ref().map(Progress::answering);
     let response = next.call(request).instrument(span.clone()).await?;
+    drop(answering);
 
     let route = response.request().match_pattern();
     telemetry::with_trace(&span, |trace| {

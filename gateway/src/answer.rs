@@ -1,5 +1,7 @@
 //! From a request to its answer: the gate, the handler, and the one place where refusals are written.
 
+use actix_web::body::{BodySize, BoxBody, MessageBody as _};
+use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, CONTENT_LANGUAGE, HeaderValue, WWW_AUTHENTICATE};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -26,7 +28,7 @@ pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: 
     let timeout = if endpoint.class == Class::Admin { state.admin_timeout } else { state.timeout };
     let deadline = Instant::now() + timeout;
 
-    let admitted = admit(&state, endpoint, &request);
+    let admitted = admit(&state, endpoint, &request).await;
     let (body, reusable) = match body::read(payload, state.body_timeout).await {
         Read::Whole(body) => (Ok(body), true),
         Read::TooLarge { drained } => (Err(Problem::new(Code::TooLarge)), drained),
@@ -43,6 +45,10 @@ pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: 
     let mut response = result.unwrap_or_else(|error| refusal(&request, &error));
     if !reusable {
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+    }
+    if request.method() == Method::HEAD && matches!(response.body().size(), BodySize::Stream) {
+        // It would be read to its end, only to be thrown away.
+        return response.set_body(BoxBody::new(()));
     }
     response
 }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::Data;
+use actix_web::web::{Data, ServiceConfig};
 use anyhow::Context as _;
 use common::health::{self, Health};
 use common::http_client::{self, Upstream};
-use common::serve::Server;
+use common::serve::{ConnectionLimits, Server};
 use common::settings::DrainSettings;
 use common::shutdown::Tasks;
 use common::telemetry::Metrics;
@@ -31,6 +31,7 @@ use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::store::Store;
 use crate::token::Tokens;
+use crate::token::jwks::Jwks;
 use crate::wechat::Wechat;
 
 /// Upper bound of any call, for what has no nearer deadline: a stream that lives as long as its token.
@@ -59,14 +60,16 @@ impl App {
         let closing = CancellationToken::new();
         let served = Served { dev: settings.is_dev(), wechat: !settings.wechat.app_id.is_empty() };
 
-        let state = Data::new(state(&settings, served, &tasks, closing.clone())?);
+        let state = Data::new(state(&settings, served, &tasks, &health, closing.clone())?);
         start_tasks(&settings, &state, &health, &tasks);
 
         let shared = state.clone();
-        let public = Server::bind(&settings.http.listener(), settings.drain, health.clone(), move |cfg| {
+        let routes = move |cfg: &mut ServiceConfig| {
             cfg.app_data(shared.clone());
             http::routes(cfg, served);
-        })?;
+        };
+        let (listener, limits) = (settings.http.listener(), connection_limits(&settings));
+        let public = Server::bind_limited(&listener, settings.drain, health.clone(), limits, routes)?;
         // The ops port goes on answering until the public one is drained.
         let at_once = DrainSettings { ready_delay_ms: 0, ..settings.drain };
         let ops = Server::bind(&settings.http.ops_listener(&settings.ops), at_once, health, health::routes)
@@ -118,6 +121,7 @@ fn state(
     settings: &Settings,
     served: Served,
     tasks: &Tasks,
+    health: &Health,
     closing: CancellationToken,
 ) -> anyhow::Result<State> {
     let connect_timeout = Duration::from_millis(settings.upstream.connect_timeout_ms);
@@ -126,13 +130,18 @@ fn state(
         let upstream = Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)?;
         anyhow::Ok(Downstream::new(name, upstream, &settings.breaker, &settings.concurrency))
     };
+    let jwks = Jwks::new(&settings.auth, client.clone());
+    if let Some(jwks) = &jwks {
+        let check = health.dependency("identity provider");
+        tasks.spawn("identity provider's keys", jwks.clone().run(check, tasks.stop_token()));
+    }
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
     let store = Store::new(&settings.redis)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
-        tokens: Tokens::new(&settings.auth, settings.is_dev()),
+        tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
         limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
@@ -168,6 +177,16 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     }
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
+}
+
+/// Proxies of ours bring everybody's connections.
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    let (proxies, exempt) = (settings.limits.trusted_proxies.clone(), exempt(settings));
+    ConnectionLimits {
+        total: settings.http.connections_max,
+        per_address: settings.http.connections_per_ip_max,
+        exempt: Arc::new(move |peer| proxies.contains(peer) || exempt.contains(peer)),
+    }
 }
 
 /// Who has no limit per address. In the dev profile also this machine, so that load from it measures the system.

@@ -15,6 +15,8 @@ use crate::error::ApiError;
 pub const BODY_MAX_BYTES: usize = 16 * 1024;
 /// Longest body that is read to its end only to keep the connection, in bytes.
 const DRAIN_MAX_BYTES: usize = 256 * 1024;
+/// Deepest nesting of a JSON body.
+const DEPTH_MAX: usize = 32;
 /// Longest part of a parser's message that is sent, in characters.
 const MESSAGE_LENGTH_MAX: usize = 160;
 
@@ -103,6 +105,9 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(Problem::invalid("body", "must be a JSON object").into());
     }
+    if depth(body) > DEPTH_MAX {
+        return Err(Problem::invalid("body", format!("must be nested at most {DEPTH_MAX} deep")).into());
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -110,6 +115,25 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     reader.end().map_err(|error| describe(".", &error))?;
     Ok(value)
+}
+
+/// How deep a JSON text is nested, at least.
+fn depth(body: &[u8]) -> usize {
+    let (mut now, mut most, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                now += 1;
+                most = most.max(now);
+            }
+            b']' | b'}' if !in_text => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 fn describe(path: &str, error: &serde_json::Error) -> Problem {
@@ -193,6 +217,23 @@ mod tests {
         assert!(["body", "quantity"].contains(&field(&deep).as_str()));
         assert!(field(long_name.as_bytes()).starts_with("xxx"));
         assert_eq!(json::<PlaceOrder>(b" {\"quantity\": 3} \n").expect("fits").quantity.get(), 3);
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_of_texts() {
+        let cases: [(&[u8], usize); 6] = [
+            (b"{}", 1),
+            (br#"{"a":[[]],"b":[]}"#, 3),
+            (br#"{"a":"[[[["}"#, 1),
+            (br#"{"a":"\"[[[["}"#, 1),
+            (br#"{"a":"\\","b":[[]]}"#, 3),
+            (b"]]][", 1),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(depth(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+        let body = format!("{{\"quantity\":{}{}}}", "[".repeat(40), "]".repeat(40));
+        assert_eq!(field(body.as_bytes()), "body");
     }
 
     #[test]

@@ -287,11 +287,10 @@ enum Verdict {
 
 fn verdict(result: &Result<Response, CallError>, allowed: Duration, entry: Entry) -> Verdict {
     match result {
-        // 503 is an answer: of one item's closed gate, of a store that is away. It came quickly and is honest.
+        // 503 is an answer, of one item's closed gate or a store that is away: it came quickly and is honest. So is 500:
+        // a defect that one request can reach must not take the service away from all others.
         Ok(response) => match response.status() {
-            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-                Verdict::Failed
-            }
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Verdict::Failed,
             _ => Verdict::Answered,
         },
         Err(CallError::NotSent { source: None, .. }) => Verdict::Nothing,

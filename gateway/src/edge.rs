@@ -1,15 +1,18 @@
-//! What every answer has: a request id, security headers, and CORS for allowed origins.
+//! What every request is held to, and what every answer has: a head that means one thing only; a request id, security
+//! headers, and CORS for allowed origins.
 
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
+use common::problem::{Code, Problem};
 use rand::Rng as _;
 use uuid::Uuid;
 
+use crate::answer::written;
 use crate::state::State;
 
 /// Names one request, in answers and logs.
@@ -23,6 +26,10 @@ const ALLOWED_HEADERS: &str =
 const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-stale, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.
 const ALLOWED_METHODS: &str = "GET, POST, PATCH, DELETE";
+/// Longest head that is accepted, in bytes, without its first line.
+const HEAD_MAX_BYTES: usize = 16 * 1024;
+/// Longest path with its query, in bytes.
+const TARGET_MAX_BYTES: usize = 8 * 1024;
 /// How long a browser may remember the answer to a preflight, in seconds.
 const PREFLIGHT_MAX_AGE_S: &str = "600";
 
@@ -73,7 +80,12 @@ pub async fn edge<B: MessageBody>(
         && origin.is_some()
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
 
-    let mut response = if preflight {
+    let mut response = if let Err(problem) = check_head(request.head()) {
+        let mut response = written(request.request(), problem);
+        // Where this request ends is not certain, so nothing after it can be.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+        request.into_response(response).map_into_right_body()
+    } else if preflight {
         let mut response = HttpResponse::NoContent();
         response.insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS));
         response.insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS));
@@ -97,6 +109,27 @@ pub async fn edge<B: MessageBody>(
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     Ok(response)
+}
+
+/// Whether the head means one thing only, to us and to any proxy before us, and is of a modest size.
+fn check_head(head: &RequestHead) -> Result<(), Problem> {
+    let headers = &head.headers;
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if size > HEAD_MAX_BYTES || target > TARGET_MAX_BYTES {
+        return Err(Problem::new(Code::TooLarge));
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING);
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !chunked || head.version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1"));
+        }
+    }
+    if head.version == Version::HTTP_11 && headers.get_all(header::HOST).count() != 1 {
+        return Err(Problem::invalid("Host", "must be sent once"));
+    }
+    Ok(())
 }
 
 /// The client's own request id if it is a modest one, else a new one.

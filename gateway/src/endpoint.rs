@@ -76,6 +76,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether HEAD is answered as GET is, without the body. A stream of events has nothing to tell but its body.
+    pub fn answers_head(&self) -> bool {
+        self.method == Method::GET && self.access != Access::Stream
+    }
+
     /// The path as OpenAPI writes it: without patterns of parameters.
     pub fn documented_path(&self) -> String {
         self.path.replace(":.*}", "}")
@@ -181,11 +186,16 @@ impl Call {
     }
 }
 
-/// Lets a request in, or not: cheapest check first, no network, nothing read but the head.
+/// Lets a request in, or not: cheapest check first, nothing read but the head, and no network but for a token whose
+/// key is new.
 ///
 /// # Errors
 /// What the client is told.
-pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Result<Option<Caller>, ApiError> {
+pub async fn admit(
+    state: &State,
+    endpoint: &Endpoint,
+    request: &HttpRequest,
+) -> Result<Option<Caller>, ApiError> {
     let headers = request.headers();
     body::check_head(headers, endpoint.expect)?;
     state.limits.check_ip(endpoint.class, address(state, request))?;
@@ -195,7 +205,8 @@ pub fn admit(state: &State, endpoint: &Endpoint, request: &HttpRequest) -> Resul
 
     let token =
         bearer(headers).or_else(|| (endpoint.access == Access::Stream).then(|| in_query(request)).flatten());
-    let caller = token.and_then(|token| state.tokens.check(&token).ok()).ok_or(Code::Unauthenticated)?;
+    let token = token.ok_or(Code::Unauthenticated)?;
+    let caller = state.tokens.check(&token).await.map_err(|_| Code::Unauthenticated)?;
     if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
         return Err(Code::Forbidden.into());
     }

@@ -11,7 +11,7 @@ use actix_web::http::header::{
 };
 use actix_web::web::Bytes;
 use common::internal::{ROLE_HEADER, USER_HEADER};
-use common::problem::{CONTENT_TYPE_PROBLEM, Code, Problem};
+use common::problem::{CONTENT_TYPE_PROBLEM, Code, OUTCOME_HEADER, Outcome, Problem};
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use reqwest::{Method, Response};
@@ -22,6 +22,7 @@ use crate::downstream::{Downstream, Failed, Priority};
 use crate::endpoint::{Answer, Call};
 use crate::error::ApiError;
 use crate::limits::Class;
+use crate::newer_problem::NewerProblem;
 
 /// Where public paths begin, and internal ones.
 const PUBLIC: &str = "/api/v1";
@@ -176,15 +177,29 @@ impl Call {
         if response.content_length().is_some_and(|length| length > PROBLEM_MAX_BYTES) {
             return Err(self.bad_answer(service, "a problem document that is too long".to_owned()));
         }
-        let Ok(problem) = timeout_at(self.deadline, response.json::<Problem>()).await else {
+        let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
+        let without_effect = response.headers().get(OUTCOME_HEADER).is_some_and(|value| value == "none");
+        let Ok(body) = timeout_at(self.deadline, response.bytes()).await else {
             return Err(self.bad_answer(service, "a problem document that did not come in time".to_owned()));
         };
-        match problem {
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => {
+                return Err(self.bad_answer(service, format!("broken off: {}", error.without_url())));
+            }
+        };
+        match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if problem.code == Code::Internal => {
                 Err(self.bad_answer(service, "a defect".to_owned()))
             }
             Ok(problem) => Ok(written(&self.request, problem)),
-            Err(error) => Err(self.bad_answer(service, format!("not a problem document: {error}"))),
+            Err(error) => match NewerProblem::parse(&body, status) {
+                Some(problem) => {
+                    let outcome = if without_effect { Outcome::None } else { Outcome::Unknown };
+                    Ok(problem.response(outcome))
+                }
+                None => Err(self.bad_answer(service, format!("not a problem document: {error}"))),
+            },
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod place_order;
 pub(crate) mod sales;
 pub(crate) mod webhooks;
 
+use actix_web::guard::fn_guard;
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Payload, ServiceConfig};
@@ -141,14 +142,15 @@ impl Served {
     }
 }
 
-/// Registers the routes that are served; other methods of their paths get 405, all else 404.
+/// Registers the routes that are served, HEAD wherever GET is; other methods of their paths get 405, all else 404.
 pub fn routes(cfg: &mut ServiceConfig, served: Served) {
     let mut scope = web::scope("").wrap(from_fn(edge)).default_service(web::to(unknown_path));
     let mut paths: Vec<&'static str> = served.endpoints().map(|endpoint| endpoint.path).collect();
     paths.dedup(); // Routes of the same path are neighbours in the table.
     for path in paths {
         let of_path: Vec<_> = served.endpoints().filter(|endpoint| endpoint.path == path).collect();
-        let methods: Vec<_> = of_path.iter().map(|endpoint| endpoint.method.as_str()).collect();
+        let mut methods: Vec<_> = of_path.iter().map(|endpoint| endpoint.method.as_str()).collect();
+        methods.extend(of_path.iter().filter(|endpoint| endpoint.answers_head()).map(|_| "HEAD"));
         let allowed = methods.join(", ");
         let mut resource =
             web::resource(path).default_service(web::to(move |request: HttpRequest, payload: Payload| {
@@ -164,6 +166,11 @@ pub fn routes(cfg: &mut ServiceConfig, served: Served) {
 }
 
 fn route(endpoint: &'static Endpoint) -> Route {
-    web::method(endpoint.method.clone())
+    let head = endpoint.answers_head();
+    web::route()
+        .guard(fn_guard(move |context| {
+            let method = &context.head().method;
+            *method == endpoint.method || (head && *method == Method::HEAD)
+        }))
         .to(move |request: HttpRequest, payload: Payload| answer(endpoint, request, payload))
 }

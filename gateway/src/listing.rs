@@ -40,13 +40,15 @@ impl From<Sales> for Published {
     }
 }
 
-/// A body, and whether it shows what may be out of date.
+/// A body, and what in it may be out of date.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// JSON.
     pub body: Bytes,
-    /// As the field of the same name: of one of the sales in it at least.
-    pub stale: bool,
+    /// Figures of stock, as the field `stale` of a sale says.
+    pub old_stock: bool,
+    /// The sales themselves.
+    pub old_sales: bool,
 }
 
 /// A rendered listing.
@@ -119,7 +121,7 @@ impl Listing {
     pub fn render(&self, sale: Sale, catalogue: &Catalogue) -> Page {
         #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
         let clock = Utc::now();
-        page(&with_stock(sale, self.fresh(catalogue).as_deref(), clock))
+        page(&with_stock(sale, self.fresh(catalogue).as_deref(), clock), false)
     }
 
     /// The items of a published sale; none if it is not known.
@@ -153,13 +155,12 @@ impl Listing {
         #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
         let clock = Utc::now();
         let fresh = self.fresh(catalogue);
-        let old = self.confirmed_at.lock().is_none_or(|at| now >= at + self.stale_after);
-        let mut sales: Vec<Sale> =
+        let old_sales = self.confirmed_at.lock().is_none_or(|at| now >= at + self.stale_after);
+        let sales: Vec<Sale> =
             published.sales.iter().map(|sale| with_stock(sale.clone(), fresh.as_deref(), clock)).collect();
-        sales.iter_mut().for_each(|sale| sale.stale |= old);
-        let single = sales.iter().map(|sale| (sale.id, page(sale))).collect();
-        let stale = sales.iter().any(|sale| sale.stale);
-        let all = Page { body: body(&Sales { items: sales }), stale };
+        let single = sales.iter().map(|sale| (sale.id, page(sale, old_sales))).collect();
+        let old_stock = sales.iter().any(|sale| sale.stale);
+        let all = Page { body: body(&Sales { items: sales }), old_stock, old_sales };
         let rendered = Arc::new(Rendered { at: now, published, all, single });
         self.rendered.store(Some(rendered.clone()));
         Some(rendered)
@@ -171,8 +172,8 @@ impl Listing {
     }
 }
 
-fn page(sale: &Sale) -> Page {
-    Page { body: body(sale), stale: sale.stale }
+fn page(sale: &Sale, old_sales: bool) -> Page {
+    Page { body: body(sale), old_stock: sale.stale, old_sales }
 }
 
 fn body(value: &impl Serialize) -> Bytes {

@@ -79,6 +79,10 @@ pub struct PublicHttpSettings {
     pub public_url: String,
     /// Most time for a request body.
     pub body_timeout_ms: u64,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most connections from one address; 0: no limit.
+    pub connections_per_ip_max: usize,
 }
 
 /// `[ops]`
@@ -153,6 +157,14 @@ pub struct ConcurrencySettings {
 pub struct AuthSettings {
     /// The HS256 key.
     pub jwt_secret: SecretString,
+    /// Where the identity provider's keys are; empty: nowhere.
+    pub jwks: String,
+    /// `iss` of the provider's tokens; empty: `issuer`.
+    pub jwks_issuer: String,
+    /// Time between readings of the keys.
+    pub jwks_refresh_ms: u64,
+    /// Least time between readings for want of a key or after a failure.
+    pub jwks_retry_ms: u64,
     /// `iss`.
     pub issuer: String,
     /// `aud`.
@@ -314,7 +326,7 @@ impl Settings {
     /// Names the first key that does not fit.
     pub fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
-        check_secret("auth.jwt_secret", &self.auth.jwt_secret, self.profile)?;
+        self.check_tokens()?;
         if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
             return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
         }
@@ -349,11 +361,14 @@ impl Settings {
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
             ("breaker.open_ms", self.breaker.open_ms),
             ("auth.token_ttl_s", self.auth.token_ttl_s),
+            ("auth.jwks_refresh_ms", self.auth.jwks_refresh_ms),
+            ("auth.jwks_retry_ms", self.auth.jwks_retry_ms),
             ("wechat.timeout_ms", self.wechat.timeout_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
         let counts = [
+            ("http.connections_max", self.http.connections_max),
             ("admission.queue_max", self.admission.queue_max),
             ("admission.batch_max", self.admission.batch_max),
             ("admission.flights_max", self.admission.flights_max),
@@ -364,6 +379,19 @@ impl Settings {
             Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// Tokens need a key: ours, or the provider's. Ours is needed for whatever is issued here.
+    fn check_tokens(&self) -> Result<(), SettingsError> {
+        let auth = &self.auth;
+        let issues = self.is_dev() || !self.wechat.app_id.is_empty();
+        if auth.jwks.is_empty() || issues || !auth.jwt_secret.expose_secret().is_empty() {
+            check_secret("auth.jwt_secret", &auth.jwt_secret, self.profile)?;
+        }
+        if auth.jwks.starts_with("http:") && !self.is_dev() {
+            return Err(SettingsError::invalid("auth.jwks", "must be https, or a file"));
+        }
+        Ok(())
     }
 
     /// Whether this is a developer's machine.
@@ -425,6 +453,20 @@ mod tests {
     fn the_defaults_and_two_secrets_are_enough() {
         let settings = with(&[]).expect("valid");
         assert!(!settings.is_dev());
+    }
+
+    #[test]
+    fn our_key_is_needed_for_whatever_is_issued_here() {
+        let provider = ("GATEWAY__AUTH__JWKS", "https://login.example/jwks.json");
+        let no_key = ("GATEWAY__AUTH__JWT_SECRET", "");
+        with(&[provider, no_key]).expect("the provider's tokens do");
+        let refused = |values: &[(&str, &str)]| with(values).expect_err("must be refused").to_string();
+        assert!(refused(&[no_key]).contains("auth.jwt_secret"));
+        assert!(refused(&[provider, no_key, ("GATEWAY__PROFILE", "dev")]).contains("auth.jwt_secret"));
+        let wechat = [("GATEWAY__WECHAT__APP_ID", "wx1"), ("GATEWAY__WECHAT__APP_SECRET", "s3cr3t")];
+        assert!(refused(&[provider, no_key, wechat[0], wechat[1]]).contains("auth.jwt_secret"));
+        assert!(refused(&[("GATEWAY__AUTH__JWKS", "http://login.example/jwks.json")]).contains("auth.jwks"));
+        assert!(refused(&[provider, ("GATEWAY__AUTH__JWKS_RETRY_MS", "0")]).contains("auth.jwks_retry_ms"));
     }
 
     #[test]

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::amqp::{Accepts, AmqpSettings, Incoming, RetryLater, Source, Subscription, Verdict, consume};
-use common::ids::UserId;
+use common::failpoint;
+use common::ids::{EventId, UserId};
 use common::messages::order::{ALL_V1, OrderV1};
 use common::shutdown::Tasks;
 use common::topology::Exchange;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::Deserialize;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::db::events::{self, NewEvent};
 use crate::db::queue::{self, Message};
 use crate::db::{self, Db, DbError, Lock, webhooks};
 use crate::sse::hub::Hub;
-use crate::webhook;
+use crate::{crash_points, planted, webhook};
 
 /// Wake-ups that are handled together, and least time between two handlings.
 const WAKEUPS_MAX: usize = 1_000;
@@ -57,7 +59,8 @@ impl Ingest {
     pub fn consume(self, settings: &AmqpSettings, subscription: Subscription, tasks: &Tasks) {
         let accepts = ALL_V1
             .into_iter()
-            .fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |order: OrderV1| order));
+            .fold(Accepts::new(), |accepts, kind| accepts.kind(kind, |order: OrderV1| order))
+            .acknowledging(crash_points::ACK_BEFORE, crash_points::ACK_AFTER);
         consume(settings, subscription, accepts, tasks, move |batch| {
             let ingest = self.clone();
             async move { ingest.handle(batch).await }
@@ -65,7 +68,12 @@ impl Ingest {
     }
 
     async fn handle(&self, batch: Vec<Incoming<OrderV1>>) -> Result<Vec<Verdict>, RetryLater> {
-        let stored = self.store(&batch).await.map_err(|error| RetryLater(error.into()))?;
+        let stored = match self.store(&batch).await {
+            Err(_) if failpoint::planted(planted::ACK_WITHOUT_STORE) => {
+                return Ok(vec![Verdict::Done; batch.len()]);
+            }
+            stored => stored.map_err(|error| RetryLater(error.into()))?,
+        };
         if stored.events > 0 {
             self.hub.wake(batch.iter().map(|incoming| &incoming.event.data.user_id), true);
         }
@@ -77,8 +85,11 @@ impl Ingest {
     }
 
     async fn store(&self, batch: &[Incoming<OrderV1>]) -> Result<Stored, DbError> {
+        failpoint::reach(crash_points::RECEIVE_AFTER).await?;
         let mut connection = self.db.get().await?;
-        connection.transaction(async |connection| store(connection, batch).await).await
+        let stored = connection.transaction(async |connection| store(connection, batch).await).await?;
+        failpoint::reach(crash_points::COMMIT_AFTER).await?;
+        Ok(stored)
     }
 }
 
@@ -106,13 +117,15 @@ async fn store(connection: &mut AsyncPgConnection, batch: &[Incoming<OrderV1>]) 
     if !messages.is_empty() {
         queue::add(connection, &messages).await?;
     }
+    failpoint::reach(crash_points::COMMIT_BEFORE).await?;
     Ok(Stored { events: stored, deliveries: !messages.is_empty() })
 }
 
 fn new_event(incoming: &Incoming<OrderV1>) -> Result<NewEvent, DbError> {
     let event = &incoming.event;
+    let again = failpoint::planted(planted::NO_DEDUPE);
     Ok(NewEvent {
-        event_id: event.event_id,
+        event_id: if again { EventId(Uuid::new_v4()) } else { event.event_id },
         user_id: event.data.user_id.clone(),
         data: serde_json::to_string(&event.data.order)?,
     })

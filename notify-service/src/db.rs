@@ -12,6 +12,7 @@ pub mod webhooks;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use common::failpoint::Injected;
 use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -65,6 +66,9 @@ pub enum DbError {
     /// What is stored is not what this service writes.
     #[error("broken row: {0}")]
     Broken(String),
+    /// A fault campaign asked for it.
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 /// Connections to the database. Cheap to clone.

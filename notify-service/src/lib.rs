@@ -5,9 +5,11 @@
 
 pub mod app;
 pub mod consumer;
+pub mod crash_points;
 pub mod db;
 pub mod error;
 pub mod http;
+pub mod planted;
 pub mod retention;
 pub mod settings;
 pub mod sse;

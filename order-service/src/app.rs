@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::statement::Kept;
 use crate::db::{self, Db, Pools};
-use crate::payments::refunds;
+use crate::payments::provider::Providers;
+use crate::payments::{asking, refunds};
 use crate::sandbox::notifier::Notifier;
-use crate::settings::Settings;
+use crate::settings::{SandboxFaults, Settings};
 use crate::watch::Watch;
 use crate::{dead_letters, expiry, gauges, http, outbox, place_orders};
 
@@ -63,6 +64,8 @@ impl App {
             checkout: http::payments::Checkout {
                 public_url: settings.payments.public_url.clone(),
                 sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),
+                providers: providers(&settings, &db, settings.asking.provider_timeout()),
+                ask_after: settings.asking.first_wait(),
             },
             sandbox: http::sandbox::Sandbox(notifier),
             books: books(&settings)?,
@@ -116,16 +119,34 @@ fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Hea
 
 /// Refunds, and the sandbox provider's side that tells, where it is on.
 fn start_money(settings: &Settings, db: &Db, tasks: &Tasks) -> anyhow::Result<Option<Notifier>> {
-    tasks.spawn("refunds", refunds::run(db.clone(), settings.refunds.clone(), tasks.stop_token()));
+    let asking = settings.asking.clone();
+    tasks.spawn(
+        "asking",
+        asking::run(
+            db.clone(),
+            providers(settings, db, asking.provider_timeout()),
+            asking,
+            tasks.stop_token(),
+        ),
+    );
+    let refunding = settings.refunds.clone();
+    let for_refunds = providers(settings, db, refunding.provider_timeout());
+    tasks.spawn("refunds", refunds::run(db.clone(), for_refunds, refunding, tasks.stop_token()));
     if !settings.sandbox() {
         return Ok(None);
     }
     let payments = &settings.payments;
     let client = http_client::build(payments.callback_timeout(), payments.callback_timeout())?;
     let secret = payments.sandbox_secret.clone();
-    let notifier = Notifier::new(db.clone(), client, secret, payments.callback_url()?);
+    let speaks = payments.sandbox_faults == SandboxFaults::None;
+    let notifier = Notifier { db: db.clone(), client, secret, url: payments.callback_url()?, speaks };
     tasks.spawn("sandbox-notifier", notifier.clone().run(tasks.stop_token()));
     Ok(Some(notifier))
+}
+
+fn providers(settings: &Settings, db: &Db, timeout: Duration) -> Providers {
+    let sandbox_down = settings.payments.sandbox_faults == SandboxFaults::Down;
+    Providers { db: db.clone(), sandbox_down, timeout }
 }
 
 /// Where the audit asks for the inventory's books.

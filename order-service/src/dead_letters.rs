@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::amqp::{AmqpSettings, Outgoing, PublishError, Publisher, Raw, RetryLater, Source, Subscription};
 use common::amqp::{Verdict, consume_raw};
 use common::api::admin::DeadLetter;
+use common::failpoint;
 use common::health::Health;
 use common::ids::UserId;
 use common::shutdown::Tasks;
@@ -21,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::crash_points;
 use crate::db::schema::{audit_log, dead_letters};
 use crate::db::{Db, DbError};
 
@@ -101,7 +103,8 @@ pub fn start(
 async fn store(db: &Db, queue: String, batch: Vec<Raw>) -> Result<(), DbError> {
     let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
     metrics::counter!("dead_letters_total", "queue" => queue.clone()).increment(count);
-    db.quiet_transaction(move |conn| {
+    failpoint::reach(crash_points::DEAD_LETTER_RECEIVE_AFTER).await?;
+    let stored = db.quiet_transaction(move |conn| {
         Box::pin(async move {
             // A statement may touch a row once only; and everybody who locks several does it by rising id.
             let rows: BTreeMap<Uuid, _> = batch
@@ -129,10 +132,12 @@ async fn store(db: &Db, queue: String, batch: Vec<Raw>) -> Result<(), DbError> {
                 .set(dead_letters::reason.eq(excluded(dead_letters::reason)))
                 .execute(conn)
                 .await?;
+            failpoint::reach(crash_points::DEAD_LETTER_COMMIT_BEFORE).await?;
             Ok(())
         })
-    })
-    .await
+    });
+    stored.await?;
+    Ok(failpoint::reach(crash_points::DEAD_LETTER_COMMIT_AFTER).await?)
 }
 
 /// The same bytes from the same queue are the same dead letter, however often they are delivered.
@@ -175,9 +180,11 @@ pub async fn replay(db: &Db, publisher: &Publisher, id: Uuid, actor: UserId) -> 
                 kind: row.kind.clone(),
                 body: row.body.clone(),
             };
+            failpoint::reach(crash_points::DEAD_LETTER_REPLAY_BEFORE).await?;
             if let Err(error) = publisher.publish(outgoing, Instant::now() + REPLAY_TIMEOUT).await {
                 return Ok(Replayed::NotSent(error));
             }
+            failpoint::reach(crash_points::DEAD_LETTER_REPLAY_AFTER).await?;
             forget(conn, row, "dead_letter.replay", &actor).await?;
             Ok(Replayed::Sent)
         })

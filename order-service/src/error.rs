@@ -5,9 +5,11 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use common::failpoint;
 use common::problem::{Code, Problem};
 
 use crate::db::DbError;
+use crate::planted::WRITE_SAID_NONE;
 use crate::sales::validate::InvalidField;
 
 /// Everything but success of a request.
@@ -64,7 +66,9 @@ impl ApiError {
             Self::Problem(problem) => (**problem).clone(),
             Self::Db(error) if error.is_permanent() => Problem::new(Code::Internal),
             Self::Write(error) if error.is_permanent() => Problem::new(Code::Internal),
-            Self::Write(error) if error.may_have_had_effect() => Problem::new(Code::OutcomeUnknown),
+            Self::Write(error) if error.may_have_had_effect() && !failpoint::planted(WRITE_SAID_NONE) => {
+                Problem::new(Code::OutcomeUnknown)
+            }
             Self::Db(_) | Self::Write(_) | Self::Unavailable { .. } => Problem::new(Code::Unavailable),
         }
     }

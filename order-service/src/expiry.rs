@@ -1,28 +1,45 @@
 //! Ends orders that nobody paid in time. Timers are rows, the clock is the database's, and several instances share
 //! the work: each takes the rows that no other one has locked.
+//!
+//! An order with a payment under way waits until the provider has said that nothing was captured; see
+//! [`crate::payments::asking`].
+
+pub mod brake;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::api::OrderStatus;
+use common::failpoint;
 use common::ids::OrderId;
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::brake::Brake;
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::settings::ExpirySettings;
 use crate::transitions::transition;
+use crate::{crash_points, planted};
 
 const DUE: &str = "
 SELECT id, expires_at, now() AS now FROM orders
  WHERE status = 'pending_payment' AND expires_at <= now()
+   AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'started')
  ORDER BY expires_at LIMIT $1
    FOR NO KEY UPDATE SKIP LOCKED";
+
+/// Asked again once the orders are locked, since whoever begins a payment locks its order: a payment that was begun in
+/// the last moment may not have been visible before.
+const UNDER_WAY: &str = "SELECT order_id FROM payments WHERE status = 'started' AND order_id = ANY($1)";
+
+/// For [`planted::EXPIRY_IGNORES_STATUS`].
+const EXPIRE_PAID: &str = "
+UPDATE orders SET status = 'expired', version = version + 1 WHERE status = 'paid' AND expires_at <= now()";
 
 #[derive(QueryableByName)]
 struct Due {
@@ -34,6 +51,19 @@ struct Due {
     now: DateTime<Utc>,
 }
 
+#[derive(QueryableByName)]
+struct UnderWay {
+    #[diesel(sql_type = SqlUuid)]
+    order_id: Uuid,
+}
+
+/// How much ends in one transaction.
+#[derive(Clone, Copy)]
+struct Pace {
+    batch_max: i64,
+    braked: bool,
+}
+
 /// Looks for due orders until stopped. After an outage they are ended at a bounded rate.
 ///
 /// # Errors
@@ -41,8 +71,9 @@ struct Due {
 pub async fn run(db: Db, settings: ExpirySettings, stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(settings.interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut brake = Brake::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = expire_some(&db, &settings, &stop).await {
+        if let Err(error) = expire_some(&db, &mut brake, &settings, &stop).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "orders were not expired, will be retried"
@@ -52,10 +83,21 @@ pub async fn run(db: Db, settings: ExpirySettings, stop: CancellationToken) -> a
     Ok(())
 }
 
-async fn expire_some(db: &Db, settings: &ExpirySettings, stop: &CancellationToken) -> Result<(), DbError> {
-    for _ in 0..settings.batches_per_interval {
-        let batch_max = settings.batch_max;
-        let due = db.transaction(move |conn| Box::pin(expire_batch(conn, batch_max))).await?;
+async fn expire_some(
+    db: &Db,
+    brake: &mut Brake,
+    settings: &ExpirySettings,
+    stop: &CancellationToken,
+) -> Result<(), DbError> {
+    let braked = brake.is_on(db, settings).await?;
+    let (batches, batch_max) = match braked {
+        true => (1, settings.brake_batch_max),
+        false => (settings.batches_per_interval, settings.batch_max),
+    };
+    for _ in 0..batches {
+        let pace = Pace { batch_max, braked };
+        let due = db.transaction(move |conn| Box::pin(expire_batch(conn, pace))).await?;
+        failpoint::reach(crash_points::EXPIRY_COMMIT_AFTER).await?;
         if due < batch_max || stop.is_cancelled() {
             break;
         }
@@ -64,8 +106,15 @@ async fn expire_some(db: &Db, settings: &ExpirySettings, stop: &CancellationToke
 }
 
 /// Ends up to `batch_max` due orders and says how many were due.
-async fn expire_batch(conn: &mut AsyncPgConnection, batch_max: i64) -> Result<i64, DbError> {
-    let due: Vec<Due> = Kept(diesel::sql_query(DUE).bind::<BigInt, _>(batch_max)).load(conn).await?;
+async fn expire_batch(conn: &mut AsyncPgConnection, pace: Pace) -> Result<i64, DbError> {
+    failpoint::reach(crash_points::EXPIRY_SELECT_BEFORE).await?;
+    if failpoint::planted(planted::EXPIRY_IGNORES_STATUS) {
+        diesel::sql_query(EXPIRE_PAID).execute(conn).await?;
+    }
+    if pace.braked && !brake::has_turn(conn).await? {
+        return Ok(0);
+    }
+    let due: Vec<Due> = Kept(diesel::sql_query(DUE).bind::<BigInt, _>(pace.batch_max)).load(conn).await?;
     let late = due
         .as_slice()
         .first()
@@ -75,7 +124,13 @@ async fn expire_batch(conn: &mut AsyncPgConnection, batch_max: i64) -> Result<i6
     if due.is_empty() {
         return Ok(0);
     }
-    let ids: Vec<OrderId> = due.iter().map(|due| OrderId(due.id)).collect();
-    transition(conn, &ids, OrderStatus::Expired, None).await?;
+    failpoint::reach(crash_points::EXPIRY_SELECT_AFTER).await?;
+    let ids: Vec<Uuid> = due.iter().map(|due| due.id).collect();
+    let statement = diesel::sql_query(UNDER_WAY).bind::<Array<SqlUuid>, _>(&ids);
+    let under_way: Vec<UnderWay> = Kept(statement).load(conn).await?;
+    let unpaid = ids.iter().filter(|id| under_way.iter().all(|payment| payment.order_id != **id));
+    let unpaid: Vec<OrderId> = unpaid.map(|id| OrderId(*id)).collect();
+    transition(conn, &unpaid, OrderStatus::Expired, None).await?;
+    failpoint::reach(crash_points::EXPIRY_COMMIT_BEFORE).await?;
     Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
 }

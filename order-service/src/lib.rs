@@ -6,6 +6,7 @@
 pub mod app;
 pub mod audit;
 pub mod audit_log;
+pub mod crash_points;
 pub mod db;
 pub mod dead_letters;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod orders;
 pub mod outbox;
 pub mod payments;
 pub mod place_orders;
+pub mod planted;
 pub mod sales;
 pub mod sandbox;
 pub mod settings;

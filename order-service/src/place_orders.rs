@@ -12,11 +12,13 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use common::amqp::Verdict;
+use common::failpoint;
 use common::messages::stock::{FenceV1, ReservedV1};
 use diesel_async::AsyncPgConnection;
 
 use self::decide::{Decision, decide};
 use crate::db::{Db, DbError};
+use crate::{crash_points, planted};
 
 /// What a partition's queue carries, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,23 +59,39 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdic
 
 async fn place_together(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
     let (began, size) = (Instant::now(), events.len());
+    failpoint::reach(crash_points::ORDER_BEGIN_BEFORE).await?;
     let verdicts = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;
+    failpoint::reach(crash_points::ORDER_COMMIT_AFTER).await?;
     metrics::histogram!("place_orders_batch_size").record(u32::try_from(size).unwrap_or(u32::MAX));
     metrics::histogram!("place_orders_transaction_seconds").record(began.elapsed());
     Ok(verdicts)
 }
 
 async fn place(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Vec<Verdict>, DbError> {
+    failpoint::reach(crash_points::ORDER_BEGIN_AFTER).await?;
     let mut books = read::books(conn, events).await?;
-    let decisions = decide(&mut books, events);
+    let mut decisions = decide(&mut books, events);
+    park_neighbours(&mut decisions);
+    failpoint::reach(crash_points::ORDER_WRITE_BEFORE).await?;
     write::decisions(conn, &books, events, &decisions).await?;
     write::fences(conn, events).await?;
+    failpoint::reach(crash_points::ORDER_WRITE_AFTER).await?;
     count(&books, events, &decisions);
+    failpoint::reach(crash_points::ORDER_COMMIT_BEFORE).await?;
     Ok(decisions.into_iter().map(verdict).collect())
+}
+
+/// A planted mistake; else it does nothing.
+fn park_neighbours(decisions: &mut [Decision]) {
+    let poison = decisions.iter().find(|decision| matches!(decision, Decision::Park(_))).cloned();
+    if let Some(poison) = poison.filter(|_| failpoint::planted(planted::POISON_PARKS_NEIGHBOURS)) {
+        decisions.fill(poison);
+    }
 }
 
 fn verdict(decision: Decision) -> Verdict {
     match decision {
+        Decision::Park(_) if failpoint::planted(planted::POISON_SWALLOWED) => Verdict::Done,
         Decision::Park(reason) => Verdict::Park(reason),
         Decision::Place | Decision::Reject(_) | Decision::Known | Decision::Repeated | Decision::Fence => {
             Verdict::Done

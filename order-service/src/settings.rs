@@ -44,6 +44,8 @@ pub struct Settings {
     pub stock: StockSettings,
     /// Taking money.
     pub payments: PaymentsSettings,
+    /// Asking how payments stand.
+    pub asking: AskingSettings,
     /// Giving it back.
     pub refunds: RefundSettings,
 }
@@ -104,6 +106,14 @@ pub struct ExpirySettings {
     pub batch_max: i64,
     /// Most transactions each time.
     pub batches_per_interval: u32,
+    /// Which share of all unpaid orders may be late at once.
+    pub brake_share_percent: i64,
+    /// How many of them may, whatever share that is.
+    pub brake_minimum: i64,
+    /// What is late.
+    pub brake_late_ms: u32,
+    /// Most orders each time while the brake is on.
+    pub brake_batch_max: i64,
 }
 
 /// Telling the others.
@@ -156,6 +166,20 @@ pub struct PaymentsSettings {
     pub callback_url: String,
     /// Time for one attempt of the sandbox provider to deliver a notice.
     pub callback_timeout_ms: u64,
+    /// What the sandbox provider does wrong.
+    pub sandbox_faults: SandboxFaults,
+}
+
+/// What the sandbox provider does wrong, so that tests see what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxFaults {
+    /// Nothing.
+    None,
+    /// It sends no notices.
+    Silent,
+    /// It answers nothing at all.
+    Down,
 }
 
 /// Most time for one attempt to deliver a notice: it is repeated after [`crate::sandbox::notifier::FIRST_REPEAT`].
@@ -179,6 +203,53 @@ impl PaymentsSettings {
     /// Time for one attempt of the sandbox provider to deliver a notice.
     pub fn callback_timeout(&self) -> Duration {
         Duration::from_millis(self.callback_timeout_ms)
+    }
+}
+
+/// Asking how payments stand.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskingSettings {
+    /// How often to look for payments that are to be asked for.
+    pub interval_ms: u64,
+    /// Most payments each time.
+    pub batch_max: i64,
+    /// Time for the provider to answer.
+    pub provider_timeout_ms: u64,
+    /// First wait while the order can be paid.
+    pub first_ms: u64,
+    /// Longest such wait.
+    pub last_ms: u64,
+    /// Wait after the first answer that did not come.
+    pub retry_min_ms: u64,
+    /// Most wait after an answer that did not come.
+    pub retry_max_ms: u64,
+}
+
+impl AskingSettings {
+    /// Time for the provider to answer.
+    pub fn provider_timeout(&self) -> Duration {
+        Duration::from_millis(self.provider_timeout_ms)
+    }
+
+    /// First wait while the order can be paid.
+    pub fn first_wait(&self) -> Duration {
+        Duration::from_millis(self.first_ms)
+    }
+
+    /// Longest such wait.
+    pub fn last_wait(&self) -> Duration {
+        Duration::from_millis(self.last_ms)
+    }
+
+    /// Wait after the first answer that did not come.
+    pub fn retry_min(&self) -> Duration {
+        Duration::from_millis(self.retry_min_ms)
+    }
+
+    /// Most wait after an answer that did not come.
+    pub fn retry_max(&self) -> Duration {
+        Duration::from_millis(self.retry_max_ms)
     }
 }
 
@@ -264,6 +335,14 @@ impl Settings {
             ("outbox.publish_timeout_ms", self.outbox.publish_timeout_ms > 0),
             ("outbox.keep_hours", self.outbox.keep_hours > 0),
             ("dead_letters.interval_ms", self.dead_letters.interval_ms > 0),
+            ("expiry.brake_share_percent", self.expiry.brake_share_percent > 0),
+            ("expiry.brake_batch_max", self.expiry.brake_batch_max > 0),
+            ("asking.interval_ms", self.asking.interval_ms > 0),
+            ("asking.batch_max", self.asking.batch_max > 0),
+            ("asking.provider_timeout_ms", self.asking.provider_timeout_ms > 0),
+            ("asking.first_ms", self.asking.first_ms > 0),
+            ("asking.retry_min_ms", self.asking.retry_min_ms > 0),
+            ("asking.retry_max_ms", self.asking.retry_max_ms > 0),
             ("refunds.interval_ms", self.refunds.interval_ms > 0),
             ("refunds.batch_max", self.refunds.batch_max > 0),
             ("refunds.provider_timeout_ms", self.refunds.provider_timeout_ms > 0),
@@ -283,6 +362,9 @@ impl Settings {
         }
         if !self.sandbox() {
             return Ok(());
+        }
+        if self.profile != Profile::Dev && payments.sandbox_faults != SandboxFaults::None {
+            return Err(SettingsError::invalid("payments.sandbox_faults", "is for the dev profile"));
         }
         check_secret("payments.sandbox_secret", &payments.sandbox_secret, self.profile)?;
         if !(1..=CALLBACK_TIMEOUT_MS_MAX).contains(&payments.callback_timeout_ms) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use common::api::{OrderStatus, RefundState};
+use common::failpoint;
 use common::ids::OrderId;
 use common::messages::order::{self, OrderV1, Units};
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -19,7 +20,7 @@ use crate::db::schema::items;
 use crate::db::statement::Kept;
 use crate::machine::{self, OrderStep};
 use crate::orders::{OrderRow, into_orders, text};
-use crate::outbox;
+use crate::{outbox, planted};
 
 /// Changes the orders and writes the log in one statement; only those that are where the step begins.
 const STEP: &str = "
@@ -96,11 +97,13 @@ pub async fn transition(
     let Some(at) = rows.as_slice().first().map(|row| row.clock.now) else { return Ok(Vec::new()) };
     let changed = orders_of(rows)?;
     check(step, orders, &changed)?;
-    if let Some(kind) = step.event {
-        outbox::push_orders(conn, kind, at, &changed).await?;
+    let cancelled = to == OrderStatus::Cancelled;
+    if let Some(kind) = step.event.filter(|_| !(cancelled && failpoint::planted(planted::CANCEL_UNTOLD))) {
+        outbox::push_orders(conn, kind, at, &as_told(&changed)).await?;
     }
     // Last, because everybody who sells or returns this item waits for its row.
-    if step.units_to == Units::Returned {
+    let keeps = cancelled && failpoint::planted(planted::CANCEL_KEEPS_UNITS);
+    if step.units_to == Units::Returned && !keeps {
         give_back(conn, &changed).await?;
     }
     metrics::counter!("order_transitions_total", "to" => text(&to)?)
@@ -139,6 +142,15 @@ pub async fn now(conn: &mut AsyncPgConnection) -> Result<DateTime<Utc>, DbError>
 
 fn orders_of(rows: Vec<Changed>) -> Result<Vec<OrderV1>, DbError> {
     into_orders(rows.into_iter().map(|row| row.order).collect())
+}
+
+/// The orders as they are; with a planted mistake, as if they were older.
+fn as_told(changed: &[OrderV1]) -> Vec<OrderV1> {
+    let mut told = changed.to_vec();
+    if failpoint::planted(planted::EVENT_WITH_OLD_VERSION) {
+        told.iter_mut().for_each(|order| order.order.version -= 1);
+    }
+    told
 }
 
 /// Nothing else may have changed than the step says.

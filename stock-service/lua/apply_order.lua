@@ -1,33 +1,39 @@
 #!lua flags=allow-oom
 -- apply_order.lua — makes the books of one item follow what order-service says of its orders, order by order.
 --
--- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late
--- ARGV  1 schema (1)   2 sold-out lease in ms
+-- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late   8 alarm
+-- ARGV  1 schema (1)   2 lowest epoch that the caller accepts   3 sold-out lease in ms
+--       4 ms after which an alarm is forgotten
 --       then for each of 1 to 256 orders: order id, user, quantity, units, version, created_ms, refused
 --       refused: 1 when the order was rejected because nothing was left in the source of truth, else 0
 --
 -- Returns { gate, now_ms, then one code for each order }
 --   gate 0:   0 nothing new; 1 noted; 2 units given back; 3 adopted; 4 tombstone; 5 units withheld
 --   else:     6 kept for after the load that is in progress; 7 dropped: no load is in progress, and the one that will
---             open the gate reads the source of truth later than this event was written there
+--             open the gate reads the source of truth later than this event was written there;
+--             8 contradicts the books: this call has closed the gate, and applied nothing
 --
 -- Idempotent per order: only a newer version changes anything. Every order leaves `unsettled`. What happened to units
 -- follows from what they were here and are there, never from the kind of event, so order and repetition do not matter.
 -- A refusal by the total shows that these books had counted too many units: they are `withheld` instead of given
 -- back, and pay for the order that is adopted, or the total that is lowered, in their place.
+-- Units only go from held to sold to returned, an order's user and quantity never change, and one version says one
+-- thing. What says otherwise shows that books or source of truth are wrong, and nothing is sold on from either.
 -- Flagged allow-oom: giving back must work in a full Redis.
 
-local HEADER, PER_ORDER, ORDERS_MAX = 2, 7, 256
-local UNCHANGED, NOTED, GAVE_BACK, ADOPTED, TOMBSTONE, WITHHELD, KEPT, DROPPED = 0, 1, 2, 3, 4, 5, 6, 7
+local HEADER, PER_ORDER, ORDERS_MAX = 4, 7, 256
+local UNCHANGED, NOTED, GAVE_BACK, ADOPTED, TOMBSTONE, WITHHELD = 0, 1, 2, 3, 4, 5
+local KEPT, DROPPED, CONTRADICTS = 6, 7, 8
+local STAGE = { held = 1, sold = 2, returned = 3 }
 
 --@include gate
 --@include hold
 
-assert(#KEYS == 7 and ARGV[1] == '1', 'apply_order.lua: expected 7 keys and schema 1')
+assert(#KEYS == 8 and ARGV[1] == '1', 'apply_order.lua: expected 8 keys and schema 1')
 local count = (#ARGV - HEADER) / PER_ORDER
 assert(count >= 1 and count <= ORDERS_MAX and count == math.floor(count), 'apply_order.lua: expected 1 to 256 orders')
-local lease_ms = tonumber(ARGV[2])
-assert(lease_ms, 'apply_order.lua: the lease must be a number')
+local epoch_min, lease_ms, calm_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+assert(epoch_min and lease_ms and calm_ms, 'apply_order.lua: epoch and times must be numbers')
 
 local orders, ids, users = {}, {}, {}
 for i = 1, count do
@@ -35,7 +41,7 @@ for i = 1, count do
   local order = { id = ARGV[at + 1], user = ARGV[at + 2], quantity = tonumber(ARGV[at + 3]), units = ARGV[at + 4],
     version = tonumber(ARGV[at + 5]), created_ms = tonumber(ARGV[at + 6]), refused = ARGV[at + 7] == '1' }
   assert(#order.id > 0 and string.match(order.user, '^[%w_-]+$') and order.quantity and order.version
-    and order.created_ms and (order.units == 'held' or order.units == 'sold' or order.units == 'returned'),
+    and order.created_ms and STAGE[order.units],
     'apply_order.lua: bad order')
   orders[i], ids[i], users[i] = order, order.id, order.user
 end
@@ -50,7 +56,7 @@ local available = item and tonumber(item[4] or nil)
 
 local gate = BROKEN
 if item and loading and late_count and holds and bought_before and attempts_before and unsettled_ok then
-  gate = gate_of(item[1], item[2], item[3], 0)
+  gate = gate_of(item[1], item[2], item[3], epoch_min)
   if gate == OPEN and not available then
     gate = BROKEN
   end
@@ -82,19 +88,35 @@ if gate ~= OPEN then
   return keep_for_later()
 end
 
-local known, bought, attempts = {}, {}, {}
+local function contradicts(hold, order)
+  if hold.user ~= order.user or hold.quantity ~= order.quantity or not STAGE[hold.units] then
+    return true
+  elseif order.version > hold.version then
+    return STAGE[order.units] < STAGE[hold.units]
+  end
+  return order.version == hold.version and order.units ~= hold.units
+end
+
+local known, bought, attempts, contradicting = {}, {}, {}, {}
 for i = 1, count do
   if holds[i] then
-    local quantity, units, version, reserved_ms = parse_hold(holds[i])
-    if not quantity then
-      gate = BROKEN
-      return keep_for_later()
-    end
-    known[ids[i]] = { quantity = quantity, units = units, version = version, reserved_ms = reserved_ms }
+    local quantity, units, version, reserved_ms, user = parse_hold(holds[i])
+    known[ids[i]] = { quantity = quantity, units = units, version = version, reserved_ms = reserved_ms, user = user }
+    contradicting[i] = contradicts(known[ids[i]], orders[i]) or nil
   end
   -- Not numbers: counted from zero, so that nothing can fail after the first write.
   bought[users[i]] = tonumber(bought_before[i] or '0') or 0
   attempts[users[i]] = tonumber(attempts_before[i] or '0') or 0
+end
+
+if next(contradicting) then
+  close_as_wrong(KEYS[1], KEYS[8], 'transition', calm_ms)
+  gate = BROKEN
+  local reply = keep_for_later()
+  for i in pairs(contradicting) do
+    reply[i + 2] = CONTRADICTS
+  end
+  return reply
 end
 
 local withheld = tonumber(item[5] or '0') or 0

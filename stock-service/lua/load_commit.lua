@@ -8,15 +8,12 @@
 --       11 price_cents   12 currency   13 version
 --
 -- Returns { 0, now_ms, units available, reservations merged } when the gate is open now, else { 1 }: another load has
--- begun, the server process is another one, or staged orders are missing. Then nothing was changed.
+-- begun, the server process is another one, staged orders are missing, or load_merge.lua has not come to the end of
+-- `unsettled`. Then nothing was changed.
 --
--- Reservations in `unsettled` that the source of truth does not know yet are counted as held and stay there; those
--- that it knows leave. `late` stays: it is applied through apply_order.lua once the gate is open.
-
-local CHUNK = 1000
+-- Takes no longer for many orders than for few. `late` stays: it is applied through apply_order.lua once the gate is open.
 
 --@include gate
---@include hold
 
 assert(#KEYS == 10 and #ARGV == 13 and ARGV[1] == '1', 'load_commit.lua: expected 10 keys, 13 arguments, schema 1')
 local total, lease_ms = tonumber(ARGV[10]), tonumber(ARGV[4])
@@ -26,51 +23,16 @@ assert(ARGV[8] == 'none' or ARGV[8] == 'paused' or ARGV[8] == 'ended', 'load_com
 
 local NOT_READY = 1
 local run_id = server_run_id()
-local loading = try('HMGET', KEYS[6], 'run_id', 'epoch', 'active', 'begun_ms')
+local loading = try('HMGET', KEYS[6], 'run_id', 'epoch', 'active', 'begun_ms', 'merged', 'complete')
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'ended_ms')
-if not loading or not item or loading[1] ~= run_id or loading[2] ~= ARGV[2]
-  or redis.call('HLEN', KEYS[8]) ~= tonumber(ARGV[3])
+if not loading or not item or loading[1] ~= run_id or loading[2] ~= ARGV[2] or loading[6] ~= '1'
+  or redis.call('HLEN', KEYS[8]) ~= tonumber(ARGV[3]) + tonumber(loading[5] or '0')
   or item[1] or (item[2] and tonumber(item[2]) >= tonumber(ARGV[2])) then
-  return { NOT_READY }
-end
-local unsettled = try('ZRANGE', KEYS[4], 0, -1)
-local holds_ok = try('HLEN', KEYS[2])
-if not unsettled or not holds_ok then
   return { NOT_READY }
 end
 
 -- Every check is done; from here on nothing can fail.
-local active, merged = tonumber(loading[3]), 0
-for first = 1, #unsettled, CHUNK do
-  local last = math.min(first + CHUNK - 1, #unsettled)
-  local staged = redis.call('HMGET', KEYS[8], unpack(unsettled, first, last))
-  local holds = redis.call('HMGET', KEYS[2], unpack(unsettled, first, last))
-  -- As few calls as possible: Redis answers nobody until this is over, and there may be hundreds of thousands.
-  local settled, kept = {}, {}
-  for i = 1, last - first + 1 do
-    local id, quantity, units, user = unsettled[first + i - 1], nil, nil, nil
-    if not staged[i] and holds[i] then
-      local _
-      quantity, units, _, _, user = parse_hold(holds[i])
-    end
-    if quantity and units == 'held' then
-      kept[#kept + 1] = id
-      kept[#kept + 1] = holds[i]
-      redis.call('HINCRBY', KEYS[9], user, quantity)
-      redis.call('HINCRBY', KEYS[10], user, 1)
-      active, merged = active + quantity, merged + 1
-    else
-      settled[#settled + 1] = id
-    end
-  end
-  if #kept > 0 then
-    redis.call('HSET', KEYS[8], unpack(kept))
-  end
-  if #settled > 0 then
-    redis.call('ZREM', KEYS[4], unpack(settled))
-  end
-end
-
+local active, merged = tonumber(loading[3]), tonumber(loading[5] or '0')
 for live, stage in pairs({ [KEYS[2]] = KEYS[8], [KEYS[3]] = KEYS[9], [KEYS[5]] = KEYS[10] }) do
   redis.call('UNLINK', live)
   if redis.call('EXISTS', stage) == 1 then

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 item
 -- ARGV  1 schema (1)   2 lease in ms   3 sale   4 starts_ms   5 ends_ms   6 state (none, paused, ended)   7 limit
---       8 total   9 price_cents   10 currency   11 version
+--       8 total   9 price_cents   10 currency   11 version   12 lowest epoch that the caller accepts
 --
 -- Returns 1 changed; 0 not newer; -1 item unknown here; -10 gate closed and -11 wrong type: nothing was done, the load
 -- that will open the gate takes the newest state.
@@ -14,10 +14,10 @@
 
 --@include gate
 
-assert(#KEYS == 1 and #ARGV == 11 and ARGV[1] == '1', 'update.lua: expected 1 key, 11 arguments, schema 1')
+assert(#KEYS == 1 and #ARGV == 12 and ARGV[1] == '1', 'update.lua: expected 1 key, 12 arguments, schema 1')
 local lease_ms, total, ends_after = tonumber(ARGV[2]), tonumber(ARGV[8]), tonumber(ARGV[5])
 assert(lease_ms and total and ends_after and tonumber(ARGV[4]) and tonumber(ARGV[7]) and tonumber(ARGV[9])
-  and tonumber(ARGV[11]), 'update.lua: not a number')
+  and tonumber(ARGV[11]) and tonumber(ARGV[12]), 'update.lua: not a number')
 assert(ARGV[6] == 'none' or ARGV[6] == 'paused' or ARGV[6] == 'ended', 'update.lua: bad state')
 
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'version', 'total', 'available', 'withheld', 'state',
@@ -25,7 +25,7 @@ local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'version', 'total'
 if not item then
   return BROKEN
 end
-local gate = gate_of(item[1], item[2], item[3], 0)
+local gate = gate_of(item[1], item[2], item[3], tonumber(ARGV[12]))
 if gate ~= OPEN then
   return gate
 end

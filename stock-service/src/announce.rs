@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use common::amqp::{Outgoing, PublishError, Publisher};
+use common::failpoint::planted;
 use common::ids::{EventId, ItemId, OrderId, Quantity, UserId};
 use common::messages::stock::{FENCE_V1, FenceV1, RESERVED_V1, ReservedV1};
 use common::messages::{Envelope, Event};
-use common::topology::{Exchange, Queue, stock_routing_key};
+use common::topology::{Exchange, PARTITIONS, Queue, stock_routing_key};
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::crash_points::Step;
+use crate::planted::{FENCE_ELSEWHERE, RETURNED_IS_DELIVERED};
 use crate::stock::{Hold, Offer};
 
 const PRODUCER: &str = "stock-service";
@@ -42,12 +45,27 @@ impl Grant {
 pub struct Announcer {
     publisher: Publisher,
     timeout: Duration,
+    points: Option<PublishPoints>,
+}
+
+/// Where a campaign can let a publish go wrong, see [`crate::crash_points`].
+#[derive(Debug, Clone, Copy)]
+pub struct PublishPoints {
+    /// Around handing the message to the broker.
+    pub publish: Step,
+    /// Around its confirm.
+    pub confirm: Step,
 }
 
 impl Announcer {
     /// Through `publisher`; a confirm that takes longer than `timeout_ms` counts as missing.
     pub fn new(publisher: Publisher, timeout_ms: u64) -> Self {
-        Self { publisher, timeout: Duration::from_millis(timeout_ms) }
+        Self { publisher, timeout: Duration::from_millis(timeout_ms), points: None }
+    }
+
+    /// The same, by the way of these crash points.
+    pub fn passing(&self, points: PublishPoints) -> Self {
+        Self { points: Some(points), ..self.clone() }
     }
 
     /// Whether a publish would be tried now.
@@ -130,11 +148,32 @@ impl Announcer {
         })?;
         let outgoing = Outgoing {
             exchange: Exchange::Stock.name(),
-            routing_key: stock_routing_key(kind, item),
+            routing_key: routing_key(kind, item),
             message_id: id,
             kind: kind.to_owned(),
             body,
         };
-        self.publisher.publish(outgoing, Instant::now() + self.timeout).await
+        match self.send(outgoing).await {
+            Err(PublishError::Unroutable) if planted(RETURNED_IS_DELIVERED) => Ok(()),
+            result => result,
+        }
     }
+
+    async fn send(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let confirmed = self.publisher.publish(outgoing, Instant::now() + self.timeout);
+        let Some(PublishPoints { publish, confirm }) = self.points else { return confirmed.await };
+        publish.begins().await.map_err(|_| PublishError::NotReady)?;
+        // The message is handed over by the first poll; what comes after that is the confirm.
+        let (confirmed, handed_over) = tokio::join!(confirmed, publish.ended());
+        handed_over.and(confirm.begins().await).map_err(|_| PublishError::Unknown)?;
+        confirm.ended().await.map_err(|_| PublishError::Unknown)?;
+        confirmed
+    }
+}
+
+fn routing_key(kind: &str, item: ItemId) -> String {
+    if kind == FENCE_V1 && planted(FENCE_ELSEWHERE) {
+        return format!("{kind}.{}", (item.partition() + 1) % PARTITIONS);
+    }
+    stock_routing_key(kind, item)
 }

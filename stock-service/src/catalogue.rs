@@ -181,7 +181,9 @@ impl Shared {
             }
         }
         metrics::gauge!("stock_items").set(items.len() as f64);
+        let kept_closed = items.iter().filter(|item| item.is_kept_closed()).count();
         metrics::gauge!("stock_gates_closed").set(closed as f64);
+        metrics::gauge!("stock_gates_kept_closed").set(kept_closed as f64);
         metrics::gauge!("stock_unsettled").set(unsettled as f64);
         metrics::gauge!("stock_unsettled_age_seconds").set(age_ms as f64 / 1000.0);
         metrics::gauge!("stock_withheld_units").set(withheld as f64);

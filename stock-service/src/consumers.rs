@@ -80,8 +80,10 @@ impl OrderFollower {
     async fn apply(&self, id: ItemId, orders: &[OrderState]) -> Result<(), RetryLater> {
         let known = self.items.get(id);
         let keys = known.as_ref().map_or_else(|| ItemKeys::of(id), |item| item.keys.clone());
+        let epoch_min = known.as_ref().map_or(0, |item| item.epoch());
+        let lease_ms = self.catalogue.script_lease_ms();
         for orders in orders.chunks(ORDERS_PER_CALL_MAX) {
-            let applied = self.inventory.apply_orders(&keys, self.catalogue.script_lease_ms(), orders).await;
+            let applied = self.inventory.apply_orders(&keys, epoch_min, lease_ms, orders).await;
             let (shut, _) = applied.map_err(|error| RetryLater(error.into()))?;
             if let (Some(_), Some(item)) = (shut, &known) {
                 self.items.report_closed(item);

@@ -6,8 +6,10 @@
 mod apply;
 mod books;
 mod catalogue;
+mod check;
 mod clock;
 mod connection;
+mod find;
 mod load;
 mod lock;
 mod reply;
@@ -16,9 +18,11 @@ mod scan;
 mod scripts;
 
 pub use apply::Kept;
-pub use books::{BOOKS_ATOMIC_MAX, BooksView, Found};
+pub use books::{BOOKS_ATOMIC_MAX, BooksView};
 pub use catalogue::{Figures, Look, Unsettled};
+pub use check::{ALARM_CALM, BooksChecked, Fault};
 pub use connection::{RedisSettings, StoreError};
+pub use find::Found;
 pub use load::{Begun, Commit, Committed, Retired, Updated};
 pub use lock::Owner;
 pub use reserve::Reserved;
@@ -31,6 +35,8 @@ use redis::Value;
 use clock::RedisClock;
 use connection::Connection;
 use scripts::{Script, Scripts};
+
+use crate::crash_points::{CONNECT, Step};
 
 /// Typed access to the inventory. Cheap to clone.
 #[derive(Clone)]
@@ -73,8 +79,10 @@ impl Inventory {
     /// # Errors
     /// No answer in time.
     pub async fn probe(&self) -> Result<(), StoreError> {
+        self.begins(CONNECT).await?;
         let sent = tokio::time::Instant::now();
         let time = self.shared.connection.call(Lane::Hot, &redis::cmd("TIME")).await?;
+        self.ended(CONNECT).await?;
         let mut reply = reply::Reply::of(time, "TIME")?;
         let seconds = reply.text()?.parse::<i64>().unwrap_or(0);
         let micros = reply.text()?.parse::<i64>().unwrap_or(0);
@@ -88,7 +96,7 @@ impl Inventory {
     /// What does not hold, or that Redis cannot be asked.
     pub async fn check(&self) -> Result<Checked, StoreError> {
         for script in self.shared.scripts.all() {
-            self.shared.connection.load(Lane::Bulk, script).await?;
+            self.shared.connection.load(Lane::Bulk, script.text()).await?;
         }
         let memory = self.shared.connection.info("memory").await?;
         let persistence = self.shared.connection.info("persistence").await?;
@@ -101,6 +109,18 @@ impl Inventory {
     /// A moment of this process in ms of Redis' clock.
     pub fn redis_ms(&self, moment: tokio::time::Instant) -> i64 {
         self.shared.clock.redis_ms(moment)
+    }
+
+    /// Passes the point before `step`; an error there is that of a Redis that was not reached.
+    async fn begins(&self, step: Step) -> Result<(), StoreError> {
+        let passed = step.begins().await;
+        passed.map_err(|injected| self.shared.connection.noted(StoreError::not_begun(injected)))
+    }
+
+    /// Passes the point after `step`; an error there is that of a lost answer.
+    async fn ended(&self, step: Step) -> Result<(), StoreError> {
+        let passed = step.ended().await;
+        passed.map_err(|injected| self.shared.connection.noted(StoreError::unanswered(injected)))
     }
 
     async fn run<'a>(

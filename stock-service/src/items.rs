@@ -9,6 +9,7 @@ use common::ids::{ItemId, OrderId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use crate::check::HEALS_MAX;
 use crate::inventory::{Figures, Look};
 use crate::keys::ItemKeys;
 
@@ -36,6 +37,7 @@ pub struct Item {
     pub keys: ItemKeys,
     open: AtomicBool,
     epoch: AtomicI64,
+    alarms: AtomicI64,
     last: Mutex<Last>,
 }
 
@@ -74,6 +76,11 @@ impl Item {
         self.open.store(true, Ordering::Release);
     }
 
+    /// Whether its books were wrong so often that no load may open the gate, see [`crate::check`].
+    pub fn is_kept_closed(&self) -> bool {
+        self.alarms.load(Ordering::Relaxed) > HEALS_MAX
+    }
+
     /// The last figures; of a closed item, those from before.
     pub fn figures(&self) -> Option<Figures> {
         self.last.lock().figures.clone()
@@ -89,6 +96,7 @@ impl Item {
             }
             _ => false,
         };
+        self.alarms.store(look.alarms, Ordering::Relaxed);
         if let Some(figures) = &look.figures {
             self.last.lock().figures = Some(figures.clone());
         }
@@ -162,6 +170,7 @@ impl Items {
                 keys: ItemKeys::of(id),
                 open: AtomicBool::new(false),
                 epoch: AtomicI64::new(0),
+                alarms: AtomicI64::new(0),
                 last: Mutex::default(),
             })
         });

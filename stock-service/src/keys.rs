@@ -29,6 +29,8 @@ pub struct ItemKeys {
     pub staged_buyers: String,
     /// Staging of `attempts`.
     pub staged_attempts: String,
+    /// Hash: how often the books were found wrong, see [`crate::check`].
+    pub alarm: String,
 }
 
 impl ItemKeys {
@@ -45,11 +47,12 @@ impl ItemKeys {
             staged_holds: format!("staged-holds:{{{item}}}"),
             staged_buyers: format!("staged-buyers:{{{item}}}"),
             staged_attempts: format!("staged-attempts:{{{item}}}"),
+            alarm: format!("alarm:{{{item}}}"),
         }
     }
 
-    /// All of them, in the order that the load and retire scripts take them.
-    pub fn all(&self) -> [&str; 10] {
+    /// All of them, in the order that retire.lua takes them.
+    pub fn all(&self) -> [&str; 11] {
         [
             &self.item,
             &self.holds,
@@ -61,6 +64,7 @@ impl ItemKeys {
             &self.staged_holds,
             &self.staged_buyers,
             &self.staged_attempts,
+            &self.alarm,
         ]
     }
 }

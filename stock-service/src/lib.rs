@@ -2,12 +2,15 @@
 //!
 //! In reading order: [`stock`] (the words), [`keys`] and [`inventory`] (Redis and the scripts), [`items`], [`announce`]
 //! (the broker), [`reserve`] (the way to a unit), [`catalogue`], [`orders`] (order-service), [`load`] (loading and
-//! recovery), [`relay`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`].
+//! recovery), [`relay`], [`check`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`]. For fault campaigns:
+//! [`crash_points`], [`planted`].
 
 pub mod announce;
 pub mod app;
 pub mod catalogue;
+pub mod check;
 pub mod consumers;
+pub mod crash_points;
 pub mod error;
 pub mod http;
 pub mod inventory;
@@ -15,6 +18,7 @@ pub mod items;
 pub mod keys;
 pub mod load;
 pub mod orders;
+pub mod planted;
 pub mod reconcile;
 pub mod relay;
 pub mod reserve;

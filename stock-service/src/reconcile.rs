@@ -1,4 +1,5 @@
-//! The reconciler: compares holds with order-service's orders, order by order, and repairs through `apply_order.lua`.
+//! The reconciler: checks the books of each item ([`crate::check`]), compares holds with order-service's orders, order by
+//! order, and repairs through `apply_order.lua`.
 //!
 //! Needed only where an event was lost: one that was parked, say. Orders of which Redis has no hold are not found here
 //! but by the audit, and by the load that follows any loss of data. A hold that is settled here and unknown there means
@@ -11,7 +12,8 @@ use common::ids::{ItemId, OrderId};
 use common::shutdown::Tasks;
 use tokio::time::sleep;
 
-use crate::inventory::StoreError;
+use crate::check::check;
+use crate::inventory::{BOOKS_ATOMIC_MAX, StoreError};
 use crate::items::Item;
 use crate::keys::{Purpose, lock};
 use crate::load::Loader;
@@ -21,6 +23,8 @@ use crate::stock::{Applied, Hold, OrderState};
 
 /// How many rounds one replica keeps an item to itself, so that its place in the item is not lost.
 const LOCK_ROUNDS: u32 = 3;
+/// The books of an item with many orders are read by pages, which is no light work: they are checked every so many rounds.
+const BIG_CHECK_ROUNDS: u32 = 6;
 
 /// Why a round ended early; the next one goes on.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,7 @@ enum ReconcileError {
 pub fn start(loader: Loader, settings: ReconcileSettings, tasks: &Tasks) {
     let stop = tasks.stop_token();
     tasks.spawn("reconciler", async move {
-        let mut reconciler = Reconciler { loader, settings, places: HashMap::new() };
+        let mut reconciler = Reconciler { loader, settings, places: HashMap::new(), rounds: 0 };
         let rounds = async {
             loop {
                 sleep(Duration::from_millis(settings.interval_ms)).await;
@@ -52,26 +56,37 @@ struct Reconciler {
     settings: ReconcileSettings,
     /// Where the last round ended in each item, and the epoch that the place is of.
     places: HashMap<ItemId, (i64, u64)>,
+    rounds: u32,
 }
 
 impl Reconciler {
     async fn round(&mut self) {
         let items = self.loader.items.all();
         self.places.retain(|id, _| items.iter().any(|item| item.id == *id));
+        self.rounds = self.rounds.wrapping_add(1);
         for item in items.into_iter().filter(|item| item.is_open()) {
-            if let Err(error) = self.compare(&item).await {
+            if let Err(error) = self.look_after(&item).await {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(error = cause, item.id = %item.id, "holds were not compared");
             }
         }
     }
 
-    async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {
+    async fn look_after(&mut self, item: &Item) -> Result<(), ReconcileError> {
         let inventory = self.loader.inventory.clone();
         let lock_time = Duration::from_millis(self.settings.interval_ms) * LOCK_ROUNDS;
         if !inventory.lock(&lock(item.id, Purpose::Reconcile), self.loader.owner, lock_time).await? {
             return Ok(());
         }
+        let is_big = item.figures().is_some_and(|figures| figures.holds > BOOKS_ATOMIC_MAX as usize);
+        if !is_big || self.rounds.is_multiple_of(BIG_CHECK_ROUNDS) {
+            check(&self.loader, item).await?;
+        }
+        self.compare(item).await
+    }
+
+    async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {
+        let inventory = self.loader.inventory.clone();
         let epoch = item.epoch();
         let place = self.places.get(&item.id).filter(|(of, _)| *of == epoch).map_or(0, |(_, place)| *place);
         let (place, holds) = inventory.scan_holds(&item.keys, place, self.settings.page_max).await?;
@@ -100,7 +115,8 @@ impl Reconciler {
             return Ok(());
         }
         let lease_ms = self.loader.catalogue.script_lease_ms();
-        let (_, applied) = self.loader.inventory.apply_orders(&item.keys, lease_ms, &newer).await?;
+        let (_, applied) =
+            self.loader.inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &newer).await?;
         // An event that is on its way would have done the same.
         let repaired = applied.iter().filter(|outcome| !matches!(outcome, Applied::Unchanged)).count();
         metrics::counter!("stock_drift_total", "kind" => "behind").increment(repaired as u64);

@@ -8,16 +8,19 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use common::amqp::PublishError;
+use common::failpoint::{Injected, planted};
 use common::ids::OrderId;
 use common::shutdown::Tasks;
 use tokio::time::{Instant, sleep};
 
-use crate::announce::Grant;
+use crate::announce::{Announcer, Grant, PublishPoints};
+use crate::crash_points::{RELAY_CONFIRM, RELAY_MARK, RELAY_PUBLISH, RELAY_SELECT};
 use crate::inventory::{Figures, StoreError, Unsettled};
 use crate::items::Item;
 use crate::keys::{Purpose, lock};
 use crate::load::Loader;
 use crate::orders::{LOOKUP_MAX, OrdersError};
+use crate::planted::RELAY_NEVER_PUBLISHES;
 use crate::settings::RelaySettings;
 use crate::stock::{Offer, OrderState, REQUESTS_PER_CALL_MAX};
 
@@ -35,13 +38,17 @@ enum RelayError {
     Broker(#[from] PublishError),
     #[error("order-service")]
     Orders(#[from] OrdersError),
+    #[error("a planted failure")]
+    Injected(#[from] Injected),
 }
 
 /// Starts the relay, as one of `tasks`.
 pub fn start(loader: Loader, settings: RelaySettings, tasks: &Tasks) {
     let stop = tasks.stop_token();
     tasks.spawn("relay", async move {
-        let mut relay = Relay { loader, settings, waits: HashMap::new() };
+        let points = PublishPoints { publish: RELAY_PUBLISH, confirm: RELAY_CONFIRM };
+        let announcer = loader.announcer.passing(points);
+        let mut relay = Relay { loader, announcer, settings, waits: HashMap::new() };
         let rounds = async {
             loop {
                 sleep(Duration::from_millis(settings.interval_ms)).await;
@@ -55,6 +62,7 @@ pub fn start(loader: Loader, settings: RelaySettings, tasks: &Tasks) {
 
 struct Relay {
     loader: Loader,
+    announcer: Announcer,
     settings: RelaySettings,
     waits: HashMap<OrderId, Wait>,
 }
@@ -98,11 +106,16 @@ impl Relay {
         let (_, old) =
             inventory.unsettled(&item.keys, self.settings.lookup_age_ms, 0, self.settings.page_max).await?;
         self.ask(item, &old).await?;
+        RELAY_SELECT.begins().await?;
         let (now_ms, page) =
             inventory.unsettled(&item.keys, self.settings.age_ms, 0, self.settings.page_max).await?;
+        RELAY_SELECT.ended().await?;
         seen.extend(page.iter().map(|(id, _)| *id));
         let due = self.due(page);
-        if due.is_empty() || !self.loader.announcer.partition_is_empty(item.id).await? {
+        if due.is_empty()
+            || planted(RELAY_NEVER_PUBLISHES)
+            || !self.announcer.partition_is_empty(item.id).await?
+        {
             return Ok(());
         }
         let offer = Offer {
@@ -136,11 +149,13 @@ impl Relay {
     ) -> Result<(), RelayError> {
         tracing::warn!(item.id = %item.id, orders = due.len(), "publishing unsettled reservations again");
         for grants in due.chunks(REQUESTS_PER_CALL_MAX) {
-            self.loader.announcer.reserved(item.id, offer, now_ms, grants.to_vec()).await?;
+            self.announcer.reserved(item.id, offer, now_ms, grants.to_vec()).await?;
             metrics::counter!("stock_republished_total").increment(grants.len() as u64);
+            RELAY_MARK.begins().await?;
             for grant in grants {
                 self.wait_longer(grant.order_id);
             }
+            RELAY_MARK.ended().await?;
         }
         Ok(())
     }
@@ -160,7 +175,7 @@ impl Relay {
             let orders: Vec<OrderState> = known.iter().map(OrderState::from).collect();
             if !orders.is_empty() {
                 let lease_ms = self.loader.catalogue.script_lease_ms();
-                self.loader.inventory.apply_orders(&item.keys, lease_ms, &orders).await?;
+                self.loader.inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &orders).await?;
                 tracing::warn!(item.id = %item.id, orders = orders.len(), "orders settled by asking for them");
             }
         }

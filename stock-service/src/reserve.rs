@@ -9,19 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
+use common::amqp::PublishError;
 use common::api::inventory::ReserveOutcome;
 use common::batcher::{BatchError, Batcher, BatcherSettings, Pending};
+use common::failpoint::planted;
 use common::ids::{ItemId, OrderId, Quantity, UserId};
+use common::messages::order::Units;
 use common::shutdown::Tasks;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::announce::{Announcer, Grant};
+use crate::announce::{Announcer, Grant, PublishPoints};
+use crate::crash_points::{CONFIRM, PUBLISH, REPLY};
 use crate::inventory::{Inventory, Reserved, StoreError};
 use crate::items::{Item, Items};
+use crate::planted::{ACCEPTED_UNPUBLISHED, SETTLED_AT_CONFIRM};
 use crate::settings::ReserveSettings;
-use crate::stock::{Decision, Offer, REQUESTS_PER_CALL_MAX, Refusal, Wish};
+use crate::stock::{Decision, Offer, OrderState, REQUESTS_PER_CALL_MAX, Refusal, Wish};
 
 /// One buyer's request; its deadline goes beside it.
 #[derive(Debug)]
@@ -63,6 +68,7 @@ impl Reservations {
         tasks: &Tasks,
     ) -> Self {
         let scripts = Semaphore::new(settings.scripts_max);
+        let announcer = announcer.passing(PublishPoints { publish: PUBLISH, confirm: CONFIRM });
         let shared = Shared { inventory, announcer, items, settings, scripts };
         Self { shared: Arc::new(shared), queues: Arc::default(), tasks: tasks.clone() }
     }
@@ -200,7 +206,7 @@ impl Shared {
             return;
         }
         metrics::counter!("stock_grants_total").increment(grants.len() as u64);
-        let outcome = match self.announcer.reserved(item.id, &decided.offer, decided.now_ms, grants).await {
+        let outcome = match self.announce(item, &decided, grants).await {
             Ok(()) => ReserveOutcome::Accepted,
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
@@ -208,8 +214,39 @@ impl Shared {
                 ReserveOutcome::Unknown
             }
         };
-        answer_all(waiting, &outcome);
+        // Callers that are dropped here learn that the outcome is unknown.
+        if REPLY.begins().await.is_ok() {
+            answer_all(waiting, &outcome);
+        }
+        // Nothing follows from the answers, so that nothing can fail after them.
+        REPLY.ended().await.ok();
     }
+
+    async fn announce(&self, item: &Item, decided: &Decided, grants: Vec<Grant>) -> Result<(), PublishError> {
+        if planted(ACCEPTED_UNPUBLISHED) {
+            return Ok(());
+        }
+        let settled = planted(SETTLED_AT_CONFIRM).then(|| settled_too_early(&grants));
+        self.announcer.reserved(item.id, &decided.offer, decided.now_ms, grants).await?;
+        if let Some(settled) = settled {
+            self.inventory.apply_orders(&item.keys, item.epoch(), 0, &settled).await.ok();
+        }
+        Ok(())
+    }
+}
+
+/// The mistake [`SETTLED_AT_CONFIRM`]: a version that tells nothing new takes ids out of `unsettled` and no more.
+fn settled_too_early(grants: &[Grant]) -> Vec<OrderState> {
+    let reported = grants.iter().cloned().map(|grant| OrderState {
+        order_id: grant.order_id,
+        user_id: grant.user_id,
+        quantity: grant.quantity,
+        units: Units::Held,
+        version: 0,
+        created_ms: grant.reserved_ms,
+        refused_by_total: false,
+    });
+    reported.collect()
 }
 
 fn outcome_of(refusal: Refusal, starts_ms: i64) -> ReserveOutcome {

@@ -252,6 +252,8 @@ pub enum Applied {
     Kept,
     /// The gate is closed and no load is in progress: the one to come reads it.
     Dropped,
+    /// It says what cannot be if the books are right: the gate was closed, and nothing of the batch was applied.
+    Contradicts,
 }
 
 impl Applied {
@@ -266,6 +268,7 @@ impl Applied {
             5 => Some(Self::Withheld),
             6 => Some(Self::Kept),
             7 => Some(Self::Dropped),
+            8 => Some(Self::Contradicts),
             _ => None,
         }
     }
@@ -281,6 +284,7 @@ impl Applied {
             Self::Withheld => "withheld",
             Self::Kept => "kept",
             Self::Dropped => "dropped",
+            Self::Contradicts => "contradicts",
         }
     }
 }
@@ -309,8 +313,8 @@ mod tests {
 
     #[test]
     fn codes_of_the_scripts_are_all_known() {
-        assert!((0..=7).all(|code| Applied::from_code(code).is_some()));
-        assert!(Applied::from_code(8).is_none());
+        assert!((0..=8).all(|code| Applied::from_code(code).is_some()));
+        assert!(Applied::from_code(9).is_none());
         let codes = [-2, -3, -4, -5, -6, -7, -8, -9, -12];
         assert!(codes.iter().all(|code| Refusal::from_code(*code).is_some()));
         assert!(Refusal::from_code(-1).is_none());

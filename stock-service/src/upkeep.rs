@@ -104,7 +104,8 @@ impl Upkeep {
     pub async fn refresh(&self, id: ItemId) -> Result<(), UpkeepError> {
         let Some(definition) = self.orders.definition(id).await? else { return Ok(()) };
         let Some(item) = self.items.add(id) else { return Ok(()) };
-        match self.inventory.update_item(&item.keys, self.catalogue.script_lease_ms(), &definition).await? {
+        let lease_ms = self.catalogue.script_lease_ms();
+        match self.inventory.update_item(&item.keys, item.epoch(), lease_ms, &definition).await? {
             Updated::Changed => {
                 tracing::info!(item.id = %id, version = definition.version, "definition in force");
             }

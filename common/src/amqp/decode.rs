@@ -78,6 +78,11 @@ pub(super) trait Decode: Send + Sync + 'static {
     /// Takes a delivery apart.
     fn decode(&self, delivery: &Delivery) -> Decoded<Self::Item>;
 
+    /// Crash points before and after an acknowledgement; `None`: there are none.
+    fn acknowledging(&self) -> Option<[&'static str; 2]> {
+        None
+    }
+
     /// A message with nothing but the item at `position`.
     fn single(&self, delivery: &Delivery, position: usize, reason: String) -> Park;
 }
@@ -92,6 +97,7 @@ type DecodeEvents<E> = dyn Fn(&[u8]) -> Events<E> + Send + Sync;
 /// `Accepts::new().kind(RESERVED_V1, Event::Reserved).kind(FENCE_V1, Event::Fence)`
 pub struct Accepts<E> {
     kinds: Vec<Kind<E>>,
+    acknowledging: Option<[&'static str; 2]>,
 }
 
 struct Kind<E> {
@@ -101,7 +107,7 @@ struct Kind<E> {
 
 impl<E> Default for Accepts<E> {
     fn default() -> Self {
-        Self { kinds: Vec::new() }
+        Self { kinds: Vec::new(), acknowledging: None }
     }
 }
 
@@ -120,6 +126,15 @@ impl<E> Accepts<E> {
     ) -> Self {
         let events = move |body: &[u8]| decode_events(body, &into);
         self.kinds.push(Kind { name, events: Box::new(events) });
+        self
+    }
+}
+
+impl<E> Accepts<E> {
+    /// Names the crash points ([`crate::failpoint`]) before and after a batch is acknowledged.
+    #[must_use]
+    pub fn acknowledging(mut self, before: &'static str, after: &'static str) -> Self {
+        self.acknowledging = Some([before, after]);
         self
     }
 }
@@ -187,6 +202,10 @@ impl<E: Send + 'static> Decode for Accepts<E> {
             }
         }
         decoded
+    }
+
+    fn acknowledging(&self) -> Option<[&'static str; 2]> {
+        self.acknowledging
     }
 
     fn single(&self, delivery: &Delivery, position: usize, reason: String) -> Park {

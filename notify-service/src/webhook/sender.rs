@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use common::failpoint;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response};
+use uuid::Uuid;
 
 use super::message_id;
 use super::resolver::{Resolver, refusal};
@@ -14,6 +16,7 @@ use super::target::Rules;
 use crate::db::queue::{Attempted, Taken};
 use crate::db::webhooks::Endpoint;
 use crate::settings::WebhookSettings;
+use crate::{crash_points, planted};
 
 /// Most bytes of an answer that are read; more is a failure.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -61,7 +64,7 @@ impl Sender {
     /// Makes one attempt. It always ends within the time-out, and has no other result than what it returns.
     pub async fn attempt(&self, endpoint: &Endpoint, taken: &Taken) -> Attempted {
         let began = Instant::now();
-        let judgement = self.send(endpoint, taken).await;
+        let judgement = self.send_unless_injected(endpoint, taken).await;
         let took = began.elapsed();
         metrics::histogram!("webhook_attempt_seconds").record(took);
         let retry_after_s = judgement.error.as_ref().and_then(|_| pause_s(&self.retry_ms, taken.step));
@@ -76,6 +79,19 @@ impl Sender {
         }
     }
 
+    async fn send_unless_injected(&self, endpoint: &Endpoint, taken: &Taken) -> Judgement {
+        if failpoint::planted(planted::DELIVERED_BEFORE_SENT) {
+            return Judgement { status: None, error: None };
+        }
+        let injected =
+            |injected: failpoint::Injected| Judgement { status: None, error: Some(injected.to_string()) };
+        if let Err(error) = failpoint::reach(crash_points::SEND_BEFORE).await {
+            return injected(error);
+        }
+        let judgement = self.send(endpoint, taken).await;
+        failpoint::reach(crash_points::SEND_AFTER).await.map_or_else(injected, |()| judgement)
+    }
+
     async fn send(&self, endpoint: &Endpoint, taken: &Taken) -> Judgement {
         let failed = |error: String| Judgement { status: None, error: Some(error) };
         // Again: rules change, and a number in the URL never meets the resolver.
@@ -86,7 +102,8 @@ impl Sender {
         let Ok(key) = Key::parse(&endpoint.secret) else {
             return failed("the secret is not valid".to_owned());
         };
-        let id = message_id(taken.event_id);
+        let per_attempt = failpoint::planted(planted::ID_PER_ATTEMPT);
+        let id = message_id(if per_attempt { Uuid::new_v4() } else { taken.event_id });
         let timestamp_s = taken.taken_at.timestamp();
         let sent = self
             .client

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, and whether it is worth trying again.
 
+use common::failpoint::Injected;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
@@ -25,6 +26,9 @@ pub enum DbError {
     /// The work panicked; its transaction was rolled back.
     #[error("the work in the database panicked")]
     Panicked,
+    /// A fault campaign asked for it.
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 impl DbError {
@@ -32,7 +36,7 @@ impl DbError {
     /// deadlocks, lost connections, a server that starts or has no room.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Busy | Self::Raced | Self::Pool(_) => false,
+            Self::Busy | Self::Raced | Self::Pool(_) | Self::Injected(_) => false,
             Self::Broken(_) | Self::Panicked => true,
             Self::Query(Error::DatabaseError(kind, _)) => matches!(
                 kind,
@@ -53,6 +57,7 @@ impl DbError {
         match self {
             Self::Busy | Self::Raced | Self::Pool(_) | Self::Broken(_) | Self::Panicked => false,
             Self::Query(_) => !self.is_permanent(),
+            Self::Injected(_) => true,
         }
     }
 }

@@ -81,6 +81,8 @@ diesel::table! {
         refund_attempts -> Int4,
         next_refund_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        next_ask_at -> Timestamptz,
+        asked -> Int4,
     }
 }
 
@@ -148,6 +150,7 @@ diesel::table! {
         next_attempt_at -> Nullable<Timestamptz>,
         delivered_at -> Nullable<Timestamptz>,
         last_status -> Nullable<Int4>,
+        closed_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -1,8 +1,11 @@
 //! Paying orders, and what providers tell about payments.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::api::{PaymentStarted, Provider, StartPayment};
-use common::ids::OrderId;
+use common::failpoint;
+use common::ids::{OrderId, PaymentId};
 use common::internal::OnBehalfOf;
 use common::problem::{Code, Problem};
 use secrecy::SecretString;
@@ -10,11 +13,13 @@ use url::Url;
 use uuid::Uuid;
 
 use super::body::{self, Json, Raw};
+use crate::crash_points;
 use crate::db::Db;
 use crate::error::ApiError;
 use crate::payments::notice::{self, Notice, Signed, Verdict};
+use crate::payments::provider::{ProviderError, Providers};
 use crate::payments::signature::{SIGNATURE_HEADER, verify};
-use crate::payments::{self, Started};
+use crate::payments::{self, Started, Wish};
 
 /// The providers that are on, and where buyers find them.
 #[derive(Clone)]
@@ -23,6 +28,10 @@ pub struct Checkout {
     pub public_url: Url,
     /// What the sandbox provider signs with; `None`: it is off.
     pub sandbox_secret: Option<SecretString>,
+    /// How to reach them.
+    pub providers: Providers,
+    /// When to ask a provider how a payment went.
+    pub ask_after: Duration,
 }
 
 /// `POST /internal/v1/orders/{order_id}/pay`.
@@ -40,10 +49,13 @@ pub async fn pay(
     if !on {
         return Err(ApiError::invalid("provider", "is not available here"));
     }
-    let started =
-        payments::start(&db, caller.user_id, OrderId(*order), provider).await.map_err(ApiError::Write)?;
-    match started {
-        Started::Payment(payment_id) => {
+    let wish = Wish { provider, ask_after: checkout.ask_after };
+    let started = payments::start(&db, caller.user_id, OrderId(*order), wish);
+    match started.await.map_err(ApiError::Write)? {
+        Started::Payment(bill) => {
+            let payment_id = PaymentId(bill.payment);
+            // Asking again is the same payment: until the provider knows it, nothing has happened.
+            checkout.providers.register(provider, bill).await.map_err(provider_failed)?;
             let base = checkout.public_url.as_str().trim_end_matches('/');
             let checkout_url = format!("{base}/sandbox/payments/{payment_id}");
             Ok(HttpResponse::Created().json(PaymentStarted { payment_id, provider, checkout_url }))
@@ -67,6 +79,7 @@ pub async fn callback(
         ("sandbox", Some(secret)) => (Provider::Sandbox, secret),
         _ => return Err(ApiError::not_found()),
     };
+    reach(crash_points::PAYMENT_VERIFY_BEFORE).await?;
     let Some(signed_at_s) = signature(&request).and_then(|header| verify(secret, header, &body)) else {
         return refuse("forged", Problem::new(Code::Unauthenticated));
     };
@@ -74,9 +87,11 @@ pub async fn callback(
         Ok(notice) => notice,
         Err(invalid) => return refuse("malformed", Problem::invalid(invalid.field, invalid.message)),
     };
+    reach(crash_points::PAYMENT_VERIFY_AFTER).await?;
     let (payment, order) = (notice.payment_id, notice.order_id);
     let verdict =
         notice::accept(&db, Signed { provider, signed_at_s, notice }).await.map_err(ApiError::Write)?;
+    reach(crash_points::PAYMENT_REPLY_BEFORE).await?;
     match verdict {
         Verdict::Kept | Verdict::Refund | Verdict::Failed | Verdict::Known => {
             metrics::counter!("payment_notices_total", "verdict" => verdict.name()).increment(1);
@@ -90,6 +105,15 @@ pub async fn callback(
             refuse(verdict.name(), Problem::invalid(field, "is not that of the payment"))
         }
     }
+}
+
+fn provider_failed(error: ProviderError) -> ApiError {
+    ApiError::Unavailable { what: "the payment provider failed", cause: error.into() }
+}
+
+/// Passes a crash point.
+async fn reach(point: &'static str) -> Result<(), ApiError> {
+    failpoint::reach(point).await.map_err(|injected| ApiError::Write(injected.into()))
 }
 
 /// The signature's header, if there is exactly one.

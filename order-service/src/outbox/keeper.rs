@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use common::amqp::{PublishError, Publisher};
+use common::failpoint;
 use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Int4, Nullable, Uuid as SqlUuid};
@@ -14,8 +15,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::crash_points;
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
+use crate::planted::GENERATION_IGNORED;
 
 /// How often the broker is asked whether it is still the one it was.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,7 +83,7 @@ fn marker(generation: Uuid) -> String {
 }
 
 async fn check_generation(db: &Db, publisher: &Publisher) -> anyhow::Result<()> {
-    if !publisher.is_ready() {
+    if !publisher.is_ready() || failpoint::planted(GENERATION_IGNORED) {
         return Ok(());
     }
     let mut conn = db.get().await?;
@@ -115,6 +118,7 @@ async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Opt
     if is_marked(publisher, generation).await.unwrap_or(true) {
         return Ok(None);
     }
+    failpoint::reach(crash_points::GENERATION_FORGET_BEFORE).await?;
     let mut again = 0;
     // The first broker has been told nothing that it could have lost.
     if generation.is_some() {
@@ -125,6 +129,7 @@ async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Opt
     if publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await.is_err() {
         return Err(DbError::Raced);
     }
+    failpoint::reach(crash_points::GENERATION_MARK_AFTER).await?;
     Kept(diesel::sql_query(SET_GENERATION).bind::<SqlUuid, _>(next)).execute(conn).await?;
     Ok(Some(again))
 }

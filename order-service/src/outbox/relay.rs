@@ -3,15 +3,18 @@
 //! Rows are found by being unpublished, never by an id above the last one seen: ids become visible out of
 //! order. Instances share the work; consumers are aware of versions, so a message of another instance may overtake.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use common::amqp::{Outgoing, PublishError, Publisher};
+use common::failpoint;
 use common::telemetry::remote_context;
 use common::topology::Exchange;
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use futures_util::future::join_all;
+use futures_util::poll;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -21,10 +24,11 @@ use uuid::Uuid;
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::settings::OutboxSettings;
+use crate::{crash_points, planted};
 
 const UNPUBLISHED: &str = "
 SELECT id, message_id, exchange, routing_key, kind, body, traceparent FROM outbox
- WHERE published_at IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
+ WHERE published_at IS NULL AND id > $2 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
 
 const PUBLISHED: &str = "UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)";
 
@@ -50,6 +54,8 @@ struct Row {
 struct Outcome {
     /// Rows that were tried.
     tried: i64,
+    /// The highest id among them.
+    last: i64,
     /// Whether all of them were confirmed.
     confirmed: bool,
 }
@@ -67,6 +73,8 @@ pub async fn run(
     let poll = Duration::from_millis(settings.poll_interval_ms);
     let mut not_before = Instant::now();
     let mut more = false;
+    // For a planted mistake; else it stays.
+    let mut above = 0;
     while !stop.is_cancelled() {
         if !more {
             tokio::select! {
@@ -77,7 +85,11 @@ pub async fn run(
         }
         sleep_until(not_before).await;
         not_before = Instant::now() + Duration::from_millis(settings.min_interval_ms);
-        more = match publish_batch(&db, &publisher, &settings).await {
+        more = match publish_batch(&db, &publisher, (&settings, above)).await {
+            Ok(outcome) if failpoint::planted(planted::OUTBOX_ABOVE_LAST_SEEN) => {
+                above = above.max(outcome.last);
+                outcome.tried == settings.batch_max
+            }
             Ok(outcome) if outcome.confirmed => outcome.tried == settings.batch_max,
             Ok(_) => {
                 not_before = Instant::now() + poll;
@@ -96,38 +108,58 @@ pub async fn run(
 async fn publish_batch(
     db: &Db,
     publisher: &Publisher,
-    settings: &OutboxSettings,
+    (settings, above): (&OutboxSettings, i64),
 ) -> Result<Outcome, DbError> {
     if !publisher.is_ready() {
-        return Ok(Outcome { tried: 0, confirmed: false });
+        return Ok(Outcome { tried: 0, last: 0, confirmed: false });
     }
     let (publisher, batch_max) = (publisher.clone(), settings.batch_max);
     let timeout = Duration::from_millis(settings.publish_timeout_ms);
-    db.quiet_transaction(move |conn| Box::pin(publish_rows(conn, publisher, batch_max, timeout))).await
+    db.quiet_transaction(move |conn| Box::pin(publish_rows(conn, publisher, (batch_max, above), timeout)))
+        .await
 }
 
 async fn publish_rows(
     conn: &mut AsyncPgConnection,
     publisher: Publisher,
-    batch_max: i64,
+    (batch_max, above): (i64, i64),
     timeout: Duration,
 ) -> Result<Outcome, DbError> {
-    let rows: Vec<Row> = Kept(diesel::sql_query(UNPUBLISHED).bind::<BigInt, _>(batch_max)).load(conn).await?;
+    failpoint::reach(crash_points::OUTBOX_SELECT_BEFORE).await?;
+    let statement = diesel::sql_query(UNPUBLISHED).bind::<BigInt, _>(batch_max).bind::<BigInt, _>(above);
+    let rows: Vec<Row> = Kept(statement).load(conn).await?;
+    let last = rows.iter().map(|row| row.id).max().unwrap_or(0);
     let tried = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     if rows.is_empty() {
-        return Ok(Outcome { tried, confirmed: true });
+        return Ok(Outcome { tried, last, confirmed: true });
     }
+    failpoint::reach(crash_points::OUTBOX_SELECT_AFTER).await?;
     metrics::histogram!("outbox_batch_size").record(u32::try_from(tried).unwrap_or(u32::MAX));
     let deadline = Instant::now() + timeout;
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    let sent = join_all(rows.into_iter().map(|row| publish(&publisher, row, deadline))).await;
-    let confirmed: Vec<i64> =
-        ids.into_iter().zip(sent).filter_map(|(id, sent)| sent.is_ok().then_some(id)).collect();
+    failpoint::reach(crash_points::OUTBOX_PUBLISH_BEFORE).await?;
+    let mut sending = join_all(rows.into_iter().map(|row| publish(&publisher, row, deadline)));
+    let sent = match poll!(&mut sending) {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => {
+            failpoint::reach(crash_points::OUTBOX_CONFIRM_BEFORE).await?;
+            sending.await
+        }
+    };
+    failpoint::reach(crash_points::OUTBOX_CONFIRM_AFTER).await?;
+    let unconfirmed_too = failpoint::planted(planted::OUTBOX_MARKED_UNCONFIRMED);
+    let confirmed: Vec<i64> = ids
+        .into_iter()
+        .zip(sent)
+        .filter_map(|(id, sent)| (sent.is_ok() || unconfirmed_too).then_some(id))
+        .collect();
     let all = i64::try_from(confirmed.len()) == Ok(tried);
+    failpoint::reach(crash_points::OUTBOX_MARK_BEFORE).await?;
     if !confirmed.is_empty() {
         Kept(diesel::sql_query(PUBLISHED).bind::<Array<BigInt>, _>(confirmed)).execute(conn).await?;
     }
-    Ok(Outcome { tried, confirmed: all })
+    failpoint::reach(crash_points::OUTBOX_MARK_AFTER).await?;
+    Ok(Outcome { tried, last, confirmed: all })
 }
 
 async fn publish(publisher: &Publisher, row: Row, deadline: Instant) -> Result<(), PublishError> {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use common::api::{OrderStatus, Provider, RefundState};
+use common::failpoint;
 use common::ids::OrderId;
 use diesel::dsl::now;
 use diesel::prelude::*;
@@ -15,7 +16,7 @@ use crate::db::schema::{orders, payment_notices, payments};
 use crate::db::{Db, DbError};
 use crate::orders::text;
 use crate::sales::validate::InvalidField;
-use crate::transitions;
+use crate::{crash_points, planted, transitions};
 
 /// Most characters of a notice's id.
 const EVENT_ID_LENGTH_MAX: usize = 128;
@@ -116,15 +117,33 @@ pub struct Signed {
 /// # Errors
 /// The database; then the provider repeats the notice.
 pub async fn accept(db: &Db, signed: Signed) -> Result<Verdict, DbError> {
-    db.transaction(move |conn| async move { apply(conn, &signed).await }.boxed()).await
+    let applied = db.transaction(move |conn| async move { apply_fresh(conn, &signed).await }.boxed()).await?;
+    failpoint::reach(crash_points::PAYMENT_COMMIT_AFTER).await?;
+    Ok(applied)
 }
 
-async fn apply(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict, DbError> {
-    let (notice, provider) = (&signed.notice, text(&signed.provider)?);
+/// Does what the provider said when it was asked, as [`accept`] does what it says by itself.
+///
+/// # Errors
+/// The database; then it has to be asked again.
+pub async fn learn(db: &Db, provider: Provider, notice: Notice) -> Result<Verdict, DbError> {
+    db.transaction(move |conn| async move { apply(conn, provider, &notice).await }.boxed()).await
+}
+
+async fn apply_fresh(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict, DbError> {
     let clock_s = transitions::now(conn).await?.timestamp();
     if clock_s.abs_diff(signed.signed_at_s) > SIGNATURE_AGE_S_MAX.unsigned_abs() {
         return Ok(Verdict::Stale);
     }
+    apply(conn, signed.provider, &signed.notice).await
+}
+
+async fn apply(
+    conn: &mut AsyncPgConnection,
+    provider: Provider,
+    notice: &Notice,
+) -> Result<Verdict, DbError> {
+    let provider = text(&provider)?;
     let payment: Option<(Uuid, i64, String)> = payments::table
         .filter(payments::id.eq(notice.payment_id).and(payments::provider.eq(&provider)))
         .select((payments::order_id, payments::amount_cents, payments::currency))
@@ -134,14 +153,19 @@ async fn apply(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict,
     let Some((order_id, amount_cents, currency)) = payment else { return Ok(Verdict::UnknownPayment) };
     let fields = [
         ("order_id", order_id == notice.order_id),
-        ("amount_cents", amount_cents == notice.amount_cents),
+        (
+            "amount_cents",
+            amount_cents == notice.amount_cents || failpoint::planted(planted::AMOUNT_NOT_CHECKED),
+        ),
         ("currency", currency == notice.currency),
     ];
     if let Some((field, _)) = fields.into_iter().find(|(_, equal)| !equal) {
         return Ok(Verdict::Mismatch(field));
     }
     let status = lock(conn, notice).await?;
+    let again = failpoint::planted(planted::NOTICE_COUNTED_AGAIN);
     match first_time(conn, &provider, notice).await? {
+        Seen::Before if again => {}
         Seen::Never => {}
         Seen::Before => return Ok(Verdict::Known),
         Seen::OfAnotherPayment => return Ok(Verdict::Mismatch("event_id")),
@@ -149,6 +173,7 @@ async fn apply(conn: &mut AsyncPgConnection, signed: &Signed) -> Result<Verdict,
     match (notice.outcome, status.as_str()) {
         // A provider that said "failed" and then captured nevertheless has the money all the same.
         (Outcome::Success, "started" | "failed") => capture(conn, notice).await,
+        (Outcome::Success, "kept") if again => capture(conn, notice).await,
         (Outcome::Failure, "started") => {
             set_status(conn, notice.payment_id, "failed").await?;
             Ok(Verdict::Failed)
@@ -201,7 +226,8 @@ async fn capture(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<Verdic
     let order = OrderId(notice.order_id);
     let paid = transitions::transition(conn, &[order], OrderStatus::Paid, None).await?;
     let payment = diesel::update(payments::table.find(notice.payment_id));
-    if paid.is_empty() {
+    let captured = if paid.is_empty() && !failpoint::planted(planted::LATE_CAPTURE_KEPT) {
+        failpoint::reach(crash_points::REFUND_INSERT_BEFORE).await?;
         payment
             .set((
                 payments::status.eq("refund_pending"),
@@ -211,11 +237,14 @@ async fn capture(conn: &mut AsyncPgConnection, notice: &Notice) -> Result<Verdic
             .execute(conn)
             .await?;
         transitions::show_refund(conn, order, RefundState::Pending).await?;
-        Ok(Verdict::Refund)
+        failpoint::reach(crash_points::REFUND_INSERT_AFTER).await?;
+        Verdict::Refund
     } else {
         payment.set((payments::status.eq("kept"), payments::captured_at.eq(now))).execute(conn).await?;
-        Ok(Verdict::Kept)
-    }
+        Verdict::Kept
+    };
+    failpoint::reach(crash_points::PAYMENT_COMMIT_BEFORE).await?;
+    Ok(captured)
 }
 
 async fn set_status(conn: &mut AsyncPgConnection, payment: Uuid, status: &str) -> Result<(), DbError> {

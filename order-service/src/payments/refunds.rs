@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::api::admin::AdminOrder;
 use common::api::{OrderStatus, Provider, RefundState};
+use common::failpoint;
 use common::ids::{OrderId, UserId};
 use common::messages::order::OrderV1;
 use diesel::dsl::now;
@@ -17,15 +18,16 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::provider::Providers;
 use crate::audit_log::Deed;
 use crate::db::schema::{orders, payments};
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::orders::{OrderRow, parse};
 use crate::sales::admin::{Change, Refusal};
-use crate::sandbox::ledger::{self, RefundRequest, Refunded};
+use crate::sandbox::ledger::{RefundRequest, Refunded};
 use crate::settings::RefundSettings;
-use crate::transitions;
+use crate::{crash_points, planted, transitions};
 
 /// Refunds that one process sends at the same time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -94,6 +96,7 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
                 let detail = "Only paid orders can be refunded.".to_owned();
                 return Ok(Change::NotAllowed(Refusal { field: None, detail }));
             }
+            failpoint::reach(crash_points::REFUND_INSERT_BEFORE).await?;
             let pending = Some(RefundState::Pending);
             let changed = transitions::transition(conn, &[id], OrderStatus::RefundPending, pending).await?;
             let kept = payments::table.filter(payments::order_id.eq(id.0).and(payments::status.eq("kept")));
@@ -104,6 +107,7 @@ pub async fn request(db: &Db, actor: UserId, id: OrderId) -> Result<Change<Admin
             let (Some(after), 1) = (changed.into_iter().next(), sent_back) else {
                 return Err(DbError::Broken(format!("order {id} is paid by {sent_back} payments")));
             };
+            failpoint::reach(crash_points::REFUND_INSERT_AFTER).await?;
             let (before, after) = (for_admins(before), for_admins(after));
             Deed { actor: &actor, action: "order.refund", subject: id.0 }
                 .record(conn, Some(&before), &after)
@@ -123,11 +127,16 @@ fn for_admins(order: OrderV1) -> AdminOrder {
 ///
 /// # Errors
 /// Never: a database that is away is waited for.
-pub async fn run(db: Db, settings: RefundSettings, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    db: Db,
+    providers: Providers,
+    settings: RefundSettings,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(settings.interval_ms));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = round(&db, &settings).await {
+        if let Err(error) = round(&db, &providers, &settings).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "refunds have to wait for the database");
         }
     }
@@ -135,11 +144,11 @@ pub async fn run(db: Db, settings: RefundSettings, stop: CancellationToken) -> a
 }
 
 /// Sends what is due, at most one batch.
-async fn round(db: &Db, settings: &RefundSettings) -> Result<(), DbError> {
+async fn round(db: &Db, providers: &Providers, settings: &RefundSettings) -> Result<(), DbError> {
     let claimed = claim(db, settings).await?;
     stream::iter(claimed)
         .for_each_concurrent(IN_FLIGHT_MAX, |refund| async move {
-            if let Err(error) = attempt(db, settings, &refund).await {
+            if let Err(error) = attempt(db, providers, settings, &refund).await {
                 metrics::counter!("refund_attempts_total", "result" => "error").increment(1);
                 tracing::warn!(
                     payment.id = %refund.id, error = &error as &dyn std::error::Error, "refund will be tried again"
@@ -163,25 +172,27 @@ async fn claim(db: &Db, settings: &RefundSettings) -> Result<Vec<Claimed>, DbErr
 }
 
 /// One attempt at one refund: the provider first, then the books.
-async fn attempt(db: &Db, settings: &RefundSettings, refund: &Claimed) -> Result<(), DbError> {
+async fn attempt(
+    db: &Db,
+    providers: &Providers,
+    settings: &RefundSettings,
+    refund: &Claimed,
+) -> Result<(), DbError> {
     let provider: Provider = parse("payments.provider", &refund.provider)?;
+    let per_try = failpoint::planted(planted::REFUND_NUMBER_PER_TRY);
     let request = RefundRequest {
-        refund_no: refund.id,
+        refund_no: if per_try { Uuid::new_v4() } else { refund.id },
         payment: refund.id,
         amount_cents: refund.amount_cents,
         currency: refund.currency.clone(),
     };
-    let answer = match provider {
-        Provider::Sandbox => ledger::refund(db, request),
-    };
-    match tokio::time::timeout(settings.provider_timeout(), answer).await {
-        Ok(Ok(Refunded::Now | Refunded::Before)) => settle(db, refund.id, refund.order_id).await,
-        Ok(Ok(Refunded::Refused(why))) => failed(db, settings, refund.id, why).await,
-        Ok(Err(error)) => {
-            tracing::warn!(payment.id = %refund.id, error = &error as &dyn std::error::Error, "the provider failed");
-            failed(db, settings, refund.id, "the provider failed").await
+    match providers.refund(provider, request).await {
+        Ok(Refunded::Now | Refunded::Before) => settle(db, refund.id, refund.order_id).await,
+        Ok(Refunded::Refused(why)) => failed(db, settings, refund.id, why).await,
+        Err(error) => {
+            tracing::warn!(payment.id = %refund.id, error = &error as &dyn std::error::Error, "the provider was asked in vain");
+            failed(db, settings, refund.id, "the provider did not say that it was made").await
         }
-        Err(_) => failed(db, settings, refund.id, "the provider did not answer in time").await,
     }
 }
 
@@ -200,7 +211,9 @@ async fn failed(db: &Db, settings: &RefundSettings, payment: Uuid, why: &str) ->
 
 /// The provider has confirmed: the payment is refunded, and the order shows it when none of its refunds is left.
 async fn settle(db: &Db, payment: Uuid, order: Uuid) -> Result<(), DbError> {
+    failpoint::reach(crash_points::REFUND_MARK_BEFORE).await?;
     db.transaction(move |conn| settle_in(conn, payment, order).boxed()).await?;
+    failpoint::reach(crash_points::REFUND_MARK_AFTER).await?;
     metrics::counter!("refund_attempts_total", "result" => "refunded").increment(1);
     Ok(())
 }

@@ -3,15 +3,20 @@
 
 use std::time::Duration;
 
-use common::amqp::{Accepts, AmqpSettings, Publisher, RetryLater, Source, Subscription, consume};
+use common::amqp::{
+    Accepts, AmqpSettings, Incoming, Publisher, RetryLater, Source, Subscription, Verdict, consume,
+};
+use common::failpoint;
 use common::health::Health;
 use common::messages::stock::{FENCE_V1, RESERVED_V1};
 use common::shutdown::Tasks;
 use common::topology::{PARTITIONS, Queue};
+use tokio::runtime::Handle;
 
 use super::{StockEvent, place_orders};
-use crate::db::Db;
+use crate::db::{Db, DbError};
 use crate::settings::PlaceOrdersSettings;
+use crate::{crash_points, planted};
 
 /// The names of the health checks; as many as there are partitions.
 const CHECKS: [&str; PARTITIONS as usize] = [
@@ -44,13 +49,23 @@ pub fn start(
         };
         let accepts =
             Accepts::new().kind(RESERVED_V1, StockEvent::Reserved).kind(FENCE_V1, StockEvent::Fence);
+        let accepts = accepts.acknowledging(crash_points::ORDER_ACK_BEFORE, crash_points::ORDER_ACK_AFTER);
         let db = db.clone();
         consume(amqp, subscription, accepts, tasks, move |batch| {
             let db = db.clone();
-            async move {
-                let events = batch.into_iter().map(|incoming| incoming.event.data).collect();
-                place_orders(&db, events).await.map_err(|error| RetryLater(error.into()))
-            }
+            async move { handle(&db, batch).await.map_err(|error| RetryLater(error.into())) }
         });
     }
+}
+
+async fn handle(db: &Db, batch: Vec<Incoming<StockEvent>>) -> Result<Vec<Verdict>, DbError> {
+    failpoint::reach(crash_points::ORDER_RECEIVE_BEFORE).await?;
+    let events: Vec<StockEvent> = batch.into_iter().map(|incoming| incoming.event.data).collect();
+    failpoint::reach(crash_points::ORDER_RECEIVE_AFTER).await?;
+    if failpoint::planted(planted::ACK_BEFORE_COMMIT) {
+        let (db, done) = (db.clone(), vec![Verdict::Done; events.len()]);
+        Handle::current().spawn(async move { place_orders(&db, events).await });
+        return Ok(done);
+    }
+    place_orders(db, events).await
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Duration, Utc};
 use common::api::{Order, OrderStatus, Reason};
+use common::failpoint;
 use common::ids::OrderId;
 use common::messages::order::{OrderV1, Units};
 use common::messages::stock::ReservedV1;
@@ -19,6 +20,7 @@ use crate::db::statement::Kept;
 use crate::machine::present_event;
 use crate::orders::text;
 use crate::outbox;
+use crate::planted::TAKEN_COUNTED_TWICE;
 
 /// The version of an order that has just been made.
 const FIRST_VERSION: i64 = 1;
@@ -39,6 +41,9 @@ SELECT count(*) AS made FROM made";
 
 const TAKE: &str = "
 UPDATE items SET taken = t.taken FROM unnest($1, $2) AS t (item_id, taken) WHERE items.id = t.item_id";
+
+/// For [`TAKEN_COUNTED_TWICE`].
+const COUNT_AGAIN: &str = "UPDATE items SET taken = taken + $2 WHERE id = $1 AND taken + $2 <= total";
 
 /// Counts only for the newest right to load the item.
 const FENCE: &str = "
@@ -79,6 +84,9 @@ pub(super) async fn decisions(
     if !new.is_empty() {
         insert(conn, &new, reserved_at).await?;
         take(conn, books, &new).await?;
+    }
+    if failpoint::planted(TAKEN_COUNTED_TWICE) {
+        count_again(conn, books, &known).await?;
     }
     tell(conn, books, new, known).await
 }
@@ -181,6 +189,21 @@ async fn take(conn: &mut AsyncPgConnection, books: &Books, new: &[OrderV1]) -> R
     let statement = diesel::sql_query(TAKE).bind::<Array<SqlUuid>, _>(items).bind::<Array<BigInt>, _>(taken);
     // The constraint on `taken` is the backstop against any mistake in the decisions.
     Kept(statement).execute(conn).await?;
+    Ok(())
+}
+
+/// A planted mistake: raises `taken` for orders that are counted already.
+async fn count_again(
+    conn: &mut AsyncPgConnection,
+    books: &Books,
+    known: &BTreeSet<OrderId>,
+) -> Result<(), DbError> {
+    for order in known.iter().filter_map(|id| books.known.get(id)) {
+        let statement = diesel::sql_query(COUNT_AGAIN)
+            .bind::<SqlUuid, _>(order.order.item_id.0)
+            .bind::<BigInt, _>(i64::from(order.order.quantity.get()));
+        Kept(statement).execute(conn).await?;
+    }
     Ok(())
 }
 

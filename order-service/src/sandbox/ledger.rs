@@ -17,7 +17,7 @@ use crate::payments::notice::Notice;
 use crate::transitions;
 
 /// What the merchant wants to have paid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill {
     /// The merchant's number for the payment.
     pub payment: Uuid,
@@ -83,23 +83,31 @@ pub enum Refunded {
     Refused(&'static str),
 }
 
-/// Opens a payment.
+/// Opens a payment; the same one again changes nothing.
 ///
 /// # Errors
 /// The database.
-pub async fn register(conn: &mut AsyncPgConnection, bill: Bill) -> Result<(), DbError> {
-    diesel::insert_into(ledger::table)
-        .values((
-            ledger::payment_id.eq(bill.payment),
-            ledger::order_id.eq(bill.order),
-            ledger::amount_cents.eq(bill.amount_cents),
-            ledger::currency.eq(bill.currency),
-            ledger::item_name.eq(bill.item_name),
-            ledger::quantity.eq(bill.quantity),
-        ))
-        .execute(conn)
-        .await?;
-    Ok(())
+pub async fn register(db: &Db, bill: Bill) -> Result<(), DbError> {
+    bill.insert(&mut *db.get().await?).await
+}
+
+impl Bill {
+    /// Opens a payment, unless it is known.
+    pub(super) async fn insert(self, conn: &mut AsyncPgConnection) -> Result<(), DbError> {
+        diesel::insert_into(ledger::table)
+            .values((
+                ledger::payment_id.eq(self.payment),
+                ledger::order_id.eq(self.order),
+                ledger::amount_cents.eq(self.amount_cents),
+                ledger::currency.eq(self.currency),
+                ledger::item_name.eq(self.item_name),
+                ledger::quantity.eq(self.quantity),
+            ))
+            .on_conflict_do_nothing()
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
 }
 
 /// What the checkout page shows of a payment.
@@ -143,6 +151,7 @@ struct Entry {
     amount_cents: i64,
     currency: String,
     outcome: Option<String>,
+    closed_at: Option<DateTime<Utc>>,
     refund_no: Option<Uuid>,
     notice: Option<String>,
     attempts: i32,
@@ -160,7 +169,7 @@ async fn decide_in(
     let at = transitions::now(conn).await?;
     let wanted = text(&outcome)?;
     match entry.outcome {
-        None if entry.refund_no.is_none() => {}
+        None if entry.refund_no.is_none() && entry.closed_at.is_none() => {}
         Some(before) if before == wanted => {
             let undelivered = entry.notice.filter(|_| entry.delivered_at.is_none());
             let outgoing = |body| Outgoing { payment, body, attempts: entry.attempts, now: at };

@@ -92,3 +92,65 @@ async fn cancel_pay_and_expire_race_and_one_wins() {
     let ends = heard.news().into_iter().filter(|kind| [CANCELLED_V1, EXPIRED_V1, PAID_V1].contains(kind));
     assert_eq!(ends.count(), ORDERS);
 }
+
+const MOST_AT_ONCE: &str = "SELECT max(together) FROM (SELECT count(*) AS together FROM order_transitions
+    WHERE to_status = 'expired' GROUP BY at) AS t";
+
+/// Sixty unpaid orders that were due so many seconds ago, and as many whose time has not come.
+async fn orders_late_by(world: &World, late_s: u32) {
+    let item = world.item(Wanted { total: 200, ..Wanted::default() }).await;
+    world
+        .execute(&format!(
+            "BEGIN;
+             UPDATE items SET taken = 120;
+             INSERT INTO orders (id, item_id, sale_id, user_id, quantity, unit_price_cents, currency, status, units,
+                                 version, epoch, reserved_at, created_at, expires_at)
+             SELECT gen_random_uuid(), '{item}', '{sale}', 'u' || n, 1, 1990, 'CNY', 'pending_payment', 'held', 1, 1,
+                    now(), now(),
+                    now() + CASE WHEN n <= 60 THEN interval '-{late_s} s' ELSE interval '1 h' END
+               FROM generate_series(1, 120) AS n;
+             COMMIT",
+            item = item.id,
+            sale = item.sale,
+        ))
+        .await;
+}
+
+const BRAKE: [(&str, &str); 4] = [
+    ("EXPIRY__INTERVAL_MS", "20"),
+    ("EXPIRY__BRAKE_MINIMUM", "10"),
+    ("EXPIRY__BRAKE_BATCH_MAX", "3"),
+    ("EXPIRY__BRAKE_LATE_MS", "600000"),
+];
+
+/// After an outage, or a jump of the database's clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn far_too_many_late_orders_expire_slowly_and_all_of_them() {
+    let world = World::start("brake").await;
+    orders_late_by(&world, 3_600).await;
+    let _instances = (world.instance_with(&BRAKE).await, world.instance_with(&BRAKE).await);
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    let most = world.number(MOST_AT_ONCE).await;
+    assert!(most <= 10, "only the last few end at full speed, {most} did");
+    assert_eq!(world.number("SELECT taken FROM items").await, 60);
+    assert_eq!(world.number("SELECT count(*) FROM orders WHERE status = 'pending_payment'").await, 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_end_together_in_time_are_not_held_up() {
+    let world = World::start("together").await;
+    orders_late_by(&world, 60).await;
+    let _instance = world.instance_with(&BRAKE).await;
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    assert_eq!(world.number(MOST_AT_ONCE).await, 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_share_of_late_orders_is_not_held_up() {
+    let world = World::start("share").await;
+    orders_late_by(&world, 3_600).await;
+    let share = ("EXPIRY__BRAKE_SHARE_PERCENT", "60");
+    let _instance = world.instance_with(&[&BRAKE[..], &[share]].concat()).await;
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    assert_eq!(world.number(MOST_AT_ONCE).await, 60);
+}

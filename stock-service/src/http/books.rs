@@ -17,7 +17,8 @@ use crate::stock::Shut;
 pub async fn show(api: Data<Api>, item_id: Path<ItemId>) -> Result<Json<Books>, ApiError> {
     let known = api.items.get(*item_id);
     let keys = known.as_ref().map_or_else(|| ItemKeys::of(*item_id), |item| item.keys.clone());
-    match api.inventory.books(*item_id, &keys, BOOKS_ATOMIC_MAX).await? {
+    let epoch_min = known.as_ref().map_or(0, |item| item.epoch());
+    match api.inventory.books(*item_id, &keys, epoch_min, BOOKS_ATOMIC_MAX).await? {
         Ok(books) => Ok(Json(books)),
         Err(Shut::Unknown) if known.is_none() && api.items.is_complete() => Err(ApiError::NotFound),
         Err(Shut::Unknown | Shut::Closed | Shut::Broken) => {

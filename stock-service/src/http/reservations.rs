@@ -94,7 +94,7 @@ pub async fn show(api: Data<Api>, order_id: Path<OrderId>) -> Result<Json<Reserv
     let items = api.items.of_order(*order_id);
     let mut closed = items.is_empty() && !api.items.is_complete();
     for item in items {
-        match api.inventory.find(item.id, &item.keys, *order_id).await? {
+        match api.inventory.find(&item, *order_id).await? {
             Found::Hold(reservation) => return Ok(Json(*reservation)),
             Found::Nothing => {}
             Found::Shut(_) => {

@@ -3,8 +3,10 @@
 use common::ids::{OrderId, Quantity, UserId};
 use uuid::Uuid;
 
+use super::check::calm_ms;
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
+use crate::crash_points::SETTLE;
 use crate::keys::ItemKeys;
 use crate::stock::{Applied, ORDERS_PER_CALL_MAX, OrderState, Shut, units_from, units_text};
 
@@ -12,21 +14,23 @@ use crate::stock::{Applied, ORDERS_PER_CALL_MAX, OrderState, Shut, units_from, u
 pub type Kept = (Option<Shut>, Vec<Applied>);
 
 impl Inventory {
-    /// Makes the books follow up to [`ORDERS_PER_CALL_MAX`] orders of one item.
+    /// Makes the books follow up to [`ORDERS_PER_CALL_MAX`] orders of one item, if their epoch is not below `epoch_min`.
     ///
     /// # Errors
     /// See [`StoreError`]. Repeating is always safe.
     pub async fn apply_orders(
         &self,
         keys: &ItemKeys,
+        epoch_min: i64,
         lease_ms: u64,
         orders: &[OrderState],
     ) -> Result<Kept, StoreError> {
         let script = &self.shared.scripts.apply_order;
-        let item_keys = &keys.all()[..7];
+        let item_keys = [&keys.all()[..7], &[&*keys.alarm]].concat();
+        self.begins(SETTLE).await?;
         let value = self
-            .run(Lane::Bulk, script, item_keys, |call| {
-                call.arg(lease_ms);
+            .run(Lane::Bulk, script, &item_keys, |call| {
+                call.arg(epoch_min).arg(lease_ms).arg(calm_ms());
                 for order in orders {
                     call.arg(order.order_id.to_string())
                         .arg(order.user_id.as_str())
@@ -38,6 +42,7 @@ impl Inventory {
                 }
             })
             .await?;
+        self.ended(SETTLE).await?;
         let mut reply = Reply::of(value, script.name)?;
         let gate = reply.gate()?;
         let _now_ms = reply.int()?;
@@ -45,7 +50,11 @@ impl Inventory {
         while !reply.is_empty() {
             applied.push(Applied::from_code(reply.int()?).ok_or_else(|| reply.garbled())?);
         }
-        for outcome in &applied {
+        for (order, outcome) in orders.iter().zip(&applied) {
+            if *outcome == Applied::Contradicts {
+                tracing::error!(order.id = %order.order_id, keys.item, "an order contradicts the books: gate closed");
+                metrics::counter!("stock_books_wrong_total", "kind" => "transition").increment(1);
+            }
             metrics::counter!("stock_orders_applied_total", "outcome" => outcome.label()).increment(1);
         }
         Ok((gate, applied))

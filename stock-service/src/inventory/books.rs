@@ -1,10 +1,10 @@
-//! `lua/books.lua` and `lua/find.lua`.
+//! `lua/books.lua`: an item's books, counted afresh.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use chrono::DateTime;
-use common::api::inventory::{BookedOrder, Books, Reservation};
-use common::ids::{Currency, ItemId, OrderId, SaleId};
+use common::api::inventory::{BookedOrder, Books};
+use common::ids::{ItemId, OrderId, Quantity};
 use common::messages::order::Units;
 use uuid::Uuid;
 
@@ -25,33 +25,35 @@ const NO_ENTRIES: i64 = -1;
 /// An item's books, or why they cannot be read.
 pub type BooksView = Result<Books, Shut>;
 
-/// The hold of one order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// It is there.
-    Hold(Box<Reservation>),
-    /// The open gate has none.
-    Nothing,
-    /// The books cannot be used.
-    Shut(Shut),
-}
-
-/// What says whether units have moved: every grant adds a hold, every return changes what is available.
+/// What says whether units have moved: every grant adds a hold, every return changes what is available or withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Totals {
-    epoch: i64,
-    total: i64,
-    available: i64,
+pub(super) struct Totals {
+    pub(super) epoch: i64,
+    pub(super) total: i64,
+    pub(super) available: i64,
+    pub(super) withheld: i64,
     holds: i64,
 }
 
-/// What the books are added up from.
+/// What the books are added up from. Users are not kept but by a hash, since an item may have hundreds of thousands.
 #[derive(Debug, Default)]
-struct Entries {
-    holds: HashMap<OrderId, Hold>,
-    /// Units of all buyers.
-    buyers: i64,
+pub(super) struct Entries {
+    holds: HashMap<OrderId, (Quantity, Units)>,
+    /// Units of each user by holds, less those by `buyers`.
+    differences: HashMap<u64, i64>,
+    buyers: HashMap<u64, i64>,
     unsettled: HashSet<OrderId>,
+    /// Entries that make no sense.
+    pub(super) garbled: usize,
+}
+
+/// Books as they were read.
+#[derive(Debug)]
+pub(super) struct ReadBooks {
+    pub(super) totals: Totals,
+    pub(super) entries: Entries,
+    /// Whether all of it is of one moment.
+    pub(super) exact: bool,
 }
 
 impl Inventory {
@@ -65,30 +67,39 @@ impl Inventory {
         &self,
         item_id: ItemId,
         keys: &ItemKeys,
+        epoch_min: i64,
         atomic_max: u32,
     ) -> Result<BooksView, StoreError> {
-        match self.look_at_books(keys, i64::from(atomic_max)).await? {
-            Ok((totals, Some(entries))) => Ok(Ok(added_up(item_id, totals, entries))),
-            Ok((totals, None)) => self.books_by_pages(item_id, keys, totals).await,
+        match self.read_books(keys, epoch_min, atomic_max).await? {
+            Ok(read) if read.entries.garbled > 0 => Err(StoreError::Garbled("books")),
+            Ok(read) => Ok(Ok(added_up(item_id, read))),
             Err(shut) => Ok(Err(shut)),
         }
     }
 
-    async fn books_by_pages(
+    pub(super) async fn read_books(
         &self,
-        item_id: ItemId,
         keys: &ItemKeys,
-        mut before: Totals,
-    ) -> Result<BooksView, StoreError> {
+        epoch_min: i64,
+        atomic_max: u32,
+    ) -> Result<Result<ReadBooks, Shut>, StoreError> {
+        let (mut before, entries) = match self.look_at_books(keys, epoch_min, i64::from(atomic_max)).await? {
+            Ok(seen) => seen,
+            Err(shut) => return Ok(Err(shut)),
+        };
+        if let Some(entries) = entries {
+            return Ok(Ok(ReadBooks { totals: before, entries, exact: true }));
+        }
         let mut reads = 1;
         loop {
             let entries = self.entries(keys).await?;
-            let after = match self.look_at_books(keys, NO_ENTRIES).await? {
+            let after = match self.look_at_books(keys, epoch_min, NO_ENTRIES).await? {
                 Ok((totals, _)) => totals,
                 Err(shut) => return Ok(Err(shut)),
             };
-            if after == before || (reads == PAGED_READS_MAX && after.epoch == before.epoch) {
-                return Ok(Ok(added_up(item_id, after, entries)));
+            let exact = after == before;
+            if exact || (reads == PAGED_READS_MAX && after.epoch == before.epoch) {
+                return Ok(Ok(ReadBooks { totals: after, entries, exact }));
             }
             if reads == PAGED_READS_MAX {
                 // Another epoch: the pages are of two loads, and the gate was closed in between.
@@ -102,13 +113,14 @@ impl Inventory {
     async fn look_at_books(
         &self,
         keys: &ItemKeys,
+        epoch_min: i64,
         most: i64,
     ) -> Result<Result<(Totals, Option<Entries>), Shut>, StoreError> {
         let script = &self.shared.scripts.books;
         let item_keys = [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled];
         let value = self
             .run(Lane::Bulk, script, &item_keys, |call| {
-                call.arg(most);
+                call.arg(epoch_min).arg(most);
             })
             .await?;
         let mut reply = Reply::of(value, script.name)?;
@@ -116,7 +128,7 @@ impl Inventory {
             return Ok(Err(shut));
         }
         let (epoch, total, available) = (reply.int()?, reply.int()?, reply.int()?);
-        let totals = Totals { epoch, total, available, holds: reply.int()? };
+        let totals = Totals { epoch, total, available, withheld: reply.int()?, holds: reply.int()? };
         if reply.is_empty() {
             return Ok(Ok((totals, None)));
         }
@@ -126,7 +138,7 @@ impl Inventory {
             entries.take_hold(&mut holds)?;
         }
         while !buyers.is_empty() {
-            entries.buyers += buyers.parsed(|text| text.parse::<i64>())?;
+            entries.take_buyer(&mut buyers)?;
         }
         while !unsettled.is_empty() {
             entries.take_unsettled(&mut unsettled)?;
@@ -144,89 +156,85 @@ impl Inventory {
         })
         .await?;
         self.scan(Scan::Hash, &keys.holds, |pairs| entries.take_hold(pairs)).await?;
-        let mut buyers = HashMap::new();
-        self.scan(Scan::Hash, &keys.buyers, |pairs| {
-            let user = pairs.text()?;
-            buyers.insert(user, pairs.parsed(|text| text.parse::<i64>())?);
-            Ok(())
-        })
-        .await?;
-        entries.buyers = buyers.values().sum();
+        self.scan(Scan::Hash, &keys.buyers, |pairs| entries.take_buyer(pairs)).await?;
         Ok(entries)
-    }
-
-    /// Finds the hold of one order of `item_id`.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn find(
-        &self,
-        item_id: ItemId,
-        keys: &ItemKeys,
-        order_id: OrderId,
-    ) -> Result<Found, StoreError> {
-        let script = &self.shared.scripts.find;
-        let value = self
-            .run(Lane::Hot, script, &[&keys.item, &keys.holds], |call| {
-                call.arg(order_id.to_string());
-            })
-            .await?;
-        let mut reply = Reply::of(value, script.name)?;
-        if let Some(shut) = reply.gate()? {
-            return Ok(Found::Shut(shut));
-        }
-        if reply.is_empty() {
-            return Ok(Found::Nothing);
-        }
-        let hold: Hold = reply.parsed(|text| text.parse())?;
-        let sale_id = SaleId(reply.parsed(|text| Uuid::parse_str(&text))?);
-        let unit_price_cents = reply.int()?;
-        let currency = reply.parsed(Currency::try_from)?;
-        let reserved_at = DateTime::from_timestamp_millis(hold.reserved_ms).ok_or_else(|| reply.garbled())?;
-        Ok(Found::Hold(Box::new(Reservation {
-            order_id,
-            item_id,
-            sale_id,
-            user_id: hold.user_id,
-            quantity: hold.quantity,
-            units: hold.units,
-            version: hold.version,
-            unit_price_cents,
-            currency,
-            reserved_at,
-        })))
     }
 }
 
 impl Entries {
+    /// An id and its hold; a page may repeat one.
     fn take_hold(&mut self, pairs: &mut Reply) -> Result<(), StoreError> {
-        let id = OrderId(pairs.parsed(|text| Uuid::parse_str(&text))?);
-        self.holds.insert(id, pairs.parsed(|text| text.parse())?);
+        let (id, hold) = (pairs.text()?, pairs.text()?);
+        let (Ok(id), Ok(hold)) = (Uuid::parse_str(&id).map(OrderId), hold.parse::<Hold>()) else {
+            self.garbled += 1;
+            return Ok(());
+        };
+        if self.holds.insert(id, (hold.quantity, hold.units)).is_none() && hold.units != Units::Returned {
+            *self.differences.entry(hash(hold.user_id.as_str())).or_default() +=
+                i64::from(hold.quantity.get());
+        }
+        Ok(())
+    }
+
+    /// A user and the units counted as theirs; a page may repeat one.
+    fn take_buyer(&mut self, pairs: &mut Reply) -> Result<(), StoreError> {
+        let user = hash(&pairs.text()?);
+        let Ok(units) = pairs.text()?.parse::<i64>() else {
+            self.garbled += 1;
+            return Ok(());
+        };
+        if self.buyers.insert(user, units).is_none() {
+            *self.differences.entry(user).or_default() -= units;
+        }
         Ok(())
     }
 
     fn take_unsettled(&mut self, ids: &mut Reply) -> Result<(), StoreError> {
-        self.unsettled.insert(OrderId(ids.parsed(|text| Uuid::parse_str(&text))?));
+        match Uuid::parse_str(&ids.text()?) {
+            Ok(id) => {
+                self.unsettled.insert(OrderId(id));
+            }
+            Err(_) => self.garbled += 1,
+        }
         Ok(())
     }
 
-    fn units(&self, of: impl Fn(&OrderId, &Hold) -> bool) -> i64 {
-        let counted = self.holds.iter().filter(|(id, hold)| of(id, hold));
-        counted.map(|(_, hold)| i64::from(hold.quantity.get())).sum()
+    /// Units of the orders for which `of` holds.
+    pub(super) fn units(&self, of: impl Fn(&OrderId, Units) -> bool) -> i64 {
+        let counted = self.holds.iter().filter(|(id, (_, units))| of(id, *units));
+        counted.map(|(_, (quantity, _))| i64::from(quantity.get())).sum()
+    }
+
+    /// Whether each user is counted with the units of their holds.
+    pub(super) fn buyers_agree(&self) -> bool {
+        self.differences.values().all(|difference| *difference == 0)
+    }
+
+    /// Whether somebody is counted with less than nothing.
+    pub(super) fn has_negative_buyer(&self) -> bool {
+        self.buyers.values().any(|units| *units < 0)
+    }
+
+    /// Whether each unsettled order has its hold.
+    pub(super) fn unsettled_have_holds(&self) -> bool {
+        self.unsettled.iter().all(|id| self.holds.contains_key(id))
     }
 }
 
-fn added_up(item_id: ItemId, totals: Totals, entries: Entries) -> Books {
-    let Totals { epoch, total, available, holds: _ } = totals;
-    let held = entries.units(|_, hold| hold.units == Units::Held);
-    let sold = entries.units(|_, hold| hold.units == Units::Sold);
+fn hash(user: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    user.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn added_up(item_id: ItemId, read: ReadBooks) -> Books {
+    let ReadBooks { totals: Totals { epoch, total, available, .. }, entries, exact: _ } = read;
+    let held = entries.units(|_, units| units == Units::Held);
+    let sold = entries.units(|_, units| units == Units::Sold);
     let unsettled = entries.units(|id, _| entries.unsettled.contains(id));
-    let buyers = entries.buyers;
-    let orders = entries.holds.into_iter().map(|(order_id, hold)| BookedOrder {
-        order_id,
-        quantity: hold.quantity,
-        units: hold.units,
-    });
-    let orders = orders.collect();
+    let buyers = entries.buyers.values().sum();
+    let orders = entries.holds.into_iter();
+    let orders =
+        orders.map(|(order_id, (quantity, units))| BookedOrder { order_id, quantity, units }).collect();
     Books { item_id, total, available, held, sold, unsettled, buyers, epoch, orders }
 }

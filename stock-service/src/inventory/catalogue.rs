@@ -20,6 +20,8 @@ pub struct Look {
     pub shut: Option<Shut>,
     /// Redis' clock, in ms.
     pub now_ms: i64,
+    /// How often the books were found wrong lately, see [`crate::check`].
+    pub alarms: i64,
     /// The figures, unless there are none or they make no sense.
     pub figures: Option<Figures>,
 }
@@ -73,8 +75,15 @@ impl Inventory {
     /// See [`StoreError`].
     pub async fn look(&self, keys: &ItemKeys) -> Result<Look, StoreError> {
         let script = &self.shared.scripts.look;
-        let item_keys =
-            [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts, &*keys.late];
+        let item_keys = [
+            &*keys.item,
+            &*keys.holds,
+            &*keys.buyers,
+            &*keys.unsettled,
+            &*keys.attempts,
+            &*keys.late,
+            &*keys.alarm,
+        ];
         let sent = Instant::now();
         // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
         let value = self.run(Lane::Hot, script, &item_keys, |_| ()).await?;
@@ -82,8 +91,9 @@ impl Inventory {
         let shut = reply.gate()?;
         let now_ms = reply.int()?;
         self.shared.clock.heard(now_ms, sent);
+        let alarms = reply.int()?;
         let figures = if reply.is_empty() { None } else { Some(figures(reply.array()?)?) };
-        Ok(Look { shut, now_ms, figures })
+        Ok(Look { shut, now_ms, alarms, figures })
     }
 
     /// Every order id of an item, tombstones too, read page by page; `None` if the gate was not open with `epoch` all
@@ -128,7 +138,17 @@ impl Inventory {
     /// # Errors
     /// See [`StoreError`].
     pub async fn listed_items(&self) -> Result<Vec<ItemId>, StoreError> {
-        let value = self.shared.connection.call(Lane::Hot, redis::cmd("SMEMBERS").arg(ITEMS)).await?;
+        let value = match self.shared.connection.call(Lane::Hot, redis::cmd("SMEMBERS").arg(ITEMS)).await {
+            Err(StoreError::NotDone(error)) if error.code() == Some("WRONGTYPE") => {
+                tracing::error!(
+                    key = ITEMS,
+                    "somebody wrote at the key of the list of items, it is made anew"
+                );
+                self.shared.connection.call(Lane::Hot, redis::cmd("UNLINK").arg(ITEMS)).await?;
+                return Ok(Vec::new());
+            }
+            answer => answer?,
+        };
         let (Value::Array(members) | Value::Set(members)) = value else {
             return Err(StoreError::Garbled("SMEMBERS"));
         };

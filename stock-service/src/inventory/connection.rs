@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use common::failpoint::Injected;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, ServerErrorKind, Value,
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::scripts::Script;
+use super::scripts::{Script, Text};
 
 /// The defaults of the connection manager let every command wait 9 s while Redis is away.
 const RECONNECT_ATTEMPTS: usize = 1;
@@ -73,6 +74,16 @@ impl From<RedisError> for StoreError {
 }
 
 impl StoreError {
+    /// As when Redis was not reached.
+    pub(super) fn not_begun(injected: Injected) -> Self {
+        Self::NotDone(io_error(injected))
+    }
+
+    /// As when the connection broke before the answer.
+    pub(super) fn unanswered(injected: Injected) -> Self {
+        Self::Unknown(io_error(injected))
+    }
+
     /// Whether this says that Redis cannot be reached, as opposed to one call that it refused.
     fn is_outage(&self) -> bool {
         match self {
@@ -83,6 +94,10 @@ impl StoreError {
             Self::Garbled(_) => false,
         }
     }
+}
+
+fn io_error(injected: Injected) -> RedisError {
+    RedisError::from((ErrorKind::Io, injected.0))
 }
 
 /// Both connections.
@@ -128,12 +143,15 @@ impl Connection {
         let result = manager.send_packed_command(command).await;
         // In RESP3 an error inside an array is no error of the call; scripts never return such.
         let result = result.and_then(Value::extract_error).map_err(StoreError::from);
-        match &result {
-            Ok(_) => self.up.store(true, Ordering::Relaxed),
-            Err(error) if error.is_outage() => self.up.store(false, Ordering::Relaxed),
-            Err(_) => {}
+        result.inspect(|_| self.up.store(true, Ordering::Relaxed)).map_err(|error| self.noted(error))
+    }
+
+    /// Takes an error into account for [`Connection::is_up`].
+    pub(super) fn noted(&self, error: StoreError) -> StoreError {
+        if error.is_outage() {
+            self.up.store(false, Ordering::Relaxed);
         }
-        result
+        error
     }
 
     /// Runs a script; when Redis has forgotten it, loads it and tries once more: it cannot have run.
@@ -145,13 +163,14 @@ impl Connection {
         args: impl Fn(&mut Cmd) + Send,
     ) -> Result<Value, StoreError> {
         let began = Instant::now();
-        let mut call = script.call(keys);
+        let text = script.text();
+        let mut call = text.call(keys);
         args(&mut call);
         let mut result = self.call(lane, &call).await;
         if let Err(StoreError::NotDone(error)) = &result
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
         {
-            self.load(lane, script).await.map_err(not_done)?;
+            self.load(lane, text).await.map_err(not_done)?;
             result = self.call(lane, &call).await;
         }
         let outcome = if result.is_ok() { "ok" } else { "error" };
@@ -160,8 +179,8 @@ impl Connection {
         result
     }
 
-    pub(super) async fn load(&self, lane: Lane, script: &Script) -> Result<(), StoreError> {
-        self.call(lane, redis::cmd("SCRIPT").arg("LOAD").arg(&script.source)).await.map(|_sha| ())
+    pub(super) async fn load(&self, lane: Lane, text: &Text) -> Result<(), StoreError> {
+        self.call(lane, redis::cmd("SCRIPT").arg("LOAD").arg(&text.source)).await.map(|_sha| ())
     }
 
     pub(super) async fn info(&self, section: &str) -> Result<String, StoreError> {

@@ -1,4 +1,4 @@
-//! `lua/load_begin.lua`, `load_stage.lua`, `load_commit.lua`, `update.lua`, `retire.lua`.
+//! `lua/load_begin.lua`, `load_stage.lua`, `load_merge.lua`, `load_commit.lua`, `update.lua`, `retire.lua`.
 
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use super::reply::{Reply, gate_from};
 use super::{Inventory, Lane, StoreError};
 use crate::keys::{ITEMS, ItemKeys};
 use crate::stock::{OrderState, Shut, units_text};
+
+/// Entries of `unsettled` that are merged in one call: some milliseconds of Redis' time.
+const MERGE_PAGE: i64 = 1000;
 
 /// Whether a load may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Begun {
 pub struct Commit {
     /// The epoch of the load.
     pub epoch: i64,
-    /// Orders that must be staged.
+    /// Orders of the source of truth that must be staged.
     pub staged: usize,
     /// How long nothing is offered, counted from the beginning of the load, in ms; 0 for an item that never was.
     pub lease_ms: u64,
@@ -45,7 +48,8 @@ pub enum Committed {
         /// Reservations that the source of truth did not know yet.
         merged: i64,
     },
-    /// Another load has begun, Redis is another process, or staged orders are gone: nothing was done.
+    /// Another load has begun, Redis is another process, staged orders are gone, or `unsettled` was not merged: nothing
+    /// was done.
     NotReady,
 }
 
@@ -79,7 +83,7 @@ impl Inventory {
     pub async fn begin_load(&self, keys: &ItemKeys, epoch: i64) -> Result<Begun, StoreError> {
         let script = &self.shared.scripts.load_begin;
         let value = self
-            .run(Lane::Bulk, script, &keys.all(), |call| {
+            .run(Lane::Bulk, script, &keys.all()[..10], |call| {
                 call.arg(epoch);
             })
             .await?;
@@ -123,6 +127,40 @@ impl Inventory {
         Ok(int(&value, script.name)? >= 0)
     }
 
+    /// Brings `unsettled` in line with what was staged, page by page; `false`: this load is not the one in progress any
+    /// more.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn merge_unsettled(&self, keys: &ItemKeys, epoch: i64) -> Result<bool, StoreError> {
+        let script = &self.shared.scripts.load_merge;
+        let merge_keys = [
+            &*keys.holds,
+            &*keys.unsettled,
+            &*keys.loading,
+            &*keys.staged_holds,
+            &*keys.staged_buyers,
+            &*keys.staged_attempts,
+        ];
+        let mut skip = 0;
+        loop {
+            let value = self
+                .run(Lane::Bulk, script, &merge_keys, |call| {
+                    call.arg(epoch).arg(skip).arg(MERGE_PAGE);
+                })
+                .await?;
+            let mut reply = Reply::of(value, script.name)?;
+            let looked_at = reply.int()?;
+            if looked_at < 0 {
+                return Ok(false);
+            }
+            skip += reply.int()?;
+            if looked_at < MERGE_PAGE {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Opens the gate with what was staged.
     ///
     /// # Errors
@@ -135,7 +173,7 @@ impl Inventory {
     ) -> Result<Committed, StoreError> {
         let script = &self.shared.scripts.load_commit;
         let value = self
-            .run(Lane::Bulk, script, &keys.all(), |call| {
+            .run(Lane::Bulk, script, &keys.all()[..10], |call| {
                 call.arg(epoch).arg(staged).arg(lease_ms);
                 definition_args(call, item);
             })
@@ -151,13 +189,14 @@ impl Inventory {
         }
     }
 
-    /// Takes over the absolute state of an item, if it is newer.
+    /// Takes over the absolute state of an item, if it is newer and the gate's epoch is not below `epoch_min`.
     ///
     /// # Errors
     /// See [`StoreError`]. Repeating is safe.
     pub async fn update_item(
         &self,
         keys: &ItemKeys,
+        epoch_min: i64,
         lease_ms: u64,
         item: &ItemDefinition,
     ) -> Result<Updated, StoreError> {
@@ -166,6 +205,7 @@ impl Inventory {
             .run(Lane::Bulk, script, &[&keys.item], |call| {
                 call.arg(lease_ms);
                 definition_args(call, item);
+                call.arg(epoch_min);
             })
             .await?;
         match int(&value, script.name)? {

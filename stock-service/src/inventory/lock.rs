@@ -24,20 +24,14 @@ impl Inventory {
     /// # Errors
     /// See [`StoreError`].
     pub async fn lock(&self, key: &str, owner: Owner, time: Duration) -> Result<bool, StoreError> {
-        let mut command = redis::cmd("SET");
+        let script = &self.shared.scripts.lock_take;
         let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        command.arg(key).arg(owner.0.to_string()).arg("NX").arg("PX").arg(time_ms);
-        let taken = self.shared.connection.call(Lane::Bulk, &command).await?;
-        if taken == Value::Okay {
-            return Ok(true);
-        }
-        let script = &self.shared.scripts.lock_renew;
-        let kept = self
+        let taken = self
             .run(Lane::Bulk, script, &[key], |call| {
                 call.arg(owner.0.to_string()).arg(time_ms);
             })
             .await?;
-        Ok(kept == Value::Int(1))
+        Ok(taken == Value::Int(1))
     }
 
     /// Gives the lock `key` back if it is ours.

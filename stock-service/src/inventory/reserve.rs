@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
+use crate::crash_points::SCRIPT;
 use crate::keys::ItemKeys;
 use crate::stock::{Decision, Offer, Refusal, Shut, Wish};
 
@@ -42,6 +43,7 @@ impl Inventory {
     ) -> Result<Reserved, StoreError> {
         let script = &self.shared.scripts.reserve;
         let item_keys = [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts];
+        self.begins(SCRIPT).await?;
         let sent = Instant::now();
         let value = self
             .run(Lane::Hot, script, &item_keys, |call| {
@@ -54,6 +56,7 @@ impl Inventory {
                 }
             })
             .await?;
+        self.ended(SCRIPT).await?;
         let reserved = decode(Reply::of(value, script.name)?, wishes.len())?;
         if let Reserved::Decided { now_ms, .. } = &reserved {
             self.shared.clock.heard(*now_ms, sent);

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use common::amqp::PublishError;
 use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
+use common::failpoint::{Injected, planted};
+use common::messages::order::Units;
 use common::messages::stock::FenceV1;
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::announce::{Announcer, Grant};
+use crate::crash_points::{
+    REBUILD_CLAIM, REBUILD_FENCE, REBUILD_GATE, REBUILD_READ, REBUILD_RENAME, REBUILD_REPUBLISH,
+    REBUILD_STAGE,
+};
 use crate::inventory::{Begun, Commit, Committed, Inventory, Owner, StoreError};
 use crate::items::{Item, Items};
 use crate::keys::{Purpose, lock};
 use crate::orders::{Orders, OrdersError, StockAnswer};
+use crate::planted::{REBUILD_IGNORES_ORDERS, REBUILD_WITHOUT_TOMBSTONES};
 use crate::settings::{CatalogueSettings, RetireSettings};
 use crate::stock::{ORDERS_PER_CALL_MAX, Offer, OrderState, REQUESTS_PER_CALL_MAX};
 
@@ -40,6 +47,8 @@ pub enum Loaded {
     Gone,
     /// The sale is long over and at rest: it needs no keys.
     Over,
+    /// Its books were wrong too often: an operator has to look, see [`crate::check`].
+    KeptClosed,
 }
 
 /// Why an attempt failed. The next one begins from the beginning, with a new epoch.
@@ -63,6 +72,9 @@ pub enum LoadError {
     /// The lock ran out: another loader may be at it.
     #[error("loading: the lock was lost")]
     LockLost,
+    /// A campaign let it fail.
+    #[error("loading: a planted failure")]
+    Injected(#[from] Injected),
 }
 
 /// Loads items. Cheap to clone.
@@ -125,14 +137,19 @@ impl Loader {
         if item.looked(&self.inventory.look(&item.keys).await?) {
             return Ok(Loaded::AlreadyOpen);
         }
+        if item.is_kept_closed() {
+            return Ok(Loaded::KeptClosed);
+        }
         let definition = match self.orders.definition(item.id).await? {
             Some(definition) if self.is_over(&definition) => return self.unlisted(item, Loaded::Over).await,
             Some(definition) => definition,
             None => return self.unlisted(item, Loaded::Gone).await,
         };
+        REBUILD_CLAIM.begins().await?;
         let Some(granted) = self.orders.grant_epoch(item.id).await? else {
             return self.unlisted(item, Loaded::Gone).await;
         };
+        REBUILD_CLAIM.ended().await?;
         item.raise_epoch(granted.epoch);
         let earlier = match self.inventory.begin_load(&item.keys, granted.epoch).await? {
             Begun::Yes { earlier } => earlier,
@@ -143,16 +160,24 @@ impl Loader {
         let recovering = earlier || granted.epoch > 1;
         let sealed_at = Instant::now();
         if recovering {
+            REBUILD_REPUBLISH.begins().await?;
             self.announce_survivors(item, &definition, granted.epoch).await?;
+            REBUILD_REPUBLISH.ended().await?;
             sleep_until(sealed_at + self.reply_timeout + self.announcer.timeout() + STRAGGLER_SLACK).await;
         }
+        REBUILD_FENCE.begins().await?;
         self.send_fence(item, &granted).await?;
+        REBUILD_FENCE.ended().await?;
+        REBUILD_READ.begins().await?;
         let stock = match self.fenced_stock(item, &granted).await? {
             StockAnswer::Stock(stock) => stock,
             StockAnswer::Superseded => return Err(LoadError::Superseded),
         };
+        REBUILD_READ.ended().await?;
         self.fill(item, &granted, &stock, recovering).await?;
+        REBUILD_GATE.begins().await?;
         item.opened(granted.epoch);
+        REBUILD_GATE.ended().await?;
         self.catch_up(item).await;
         Ok(Loaded::Opened)
     }
@@ -219,15 +244,23 @@ impl Loader {
         stock: &ItemStock,
         recovering: bool,
     ) -> Result<(), LoadError> {
-        let orders: Vec<OrderState> = stock.orders.iter().map(OrderState::from).collect();
+        let orders: Vec<OrderState> =
+            stock.orders.iter().map(OrderState::from).filter(|order| !is_left_out(order)).collect();
         for chunk in orders.chunks(ORDERS_PER_CALL_MAX) {
+            REBUILD_STAGE.begins().await?;
             if !self.inventory.stage_orders(&item.keys, granted.epoch, chunk).await? {
                 return Err(LoadError::Lost);
             }
+            REBUILD_STAGE.ended().await?;
+        }
+        if !self.inventory.merge_unsettled(&item.keys, granted.epoch).await? {
+            return Err(LoadError::Lost);
         }
         let lease_ms = if recovering { self.catalogue.script_lease_ms() } else { 0 };
         let commit = Commit { epoch: granted.epoch, staged: orders.len(), lease_ms };
+        REBUILD_RENAME.begins().await?;
         let committed = self.inventory.commit_load(&item.keys, commit, &stock.item).await?;
+        REBUILD_RENAME.ended().await?;
         match committed {
             Committed::Opened { available, merged } => {
                 let epoch = granted.epoch;
@@ -247,7 +280,9 @@ impl Loader {
         match self.orders.definition(item.id).await {
             Ok(Some(definition)) => {
                 let lease_ms = self.catalogue.script_lease_ms();
-                if let Err(error) = self.inventory.update_item(&item.keys, lease_ms, &definition).await {
+                if let Err(error) =
+                    self.inventory.update_item(&item.keys, item.epoch(), lease_ms, &definition).await
+                {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a loaded item was not updated");
                 }
             }
@@ -273,7 +308,9 @@ impl Loader {
                 return Ok(());
             }
             // What an open gate applies leaves `late`, so this comes to an end.
-            if let (Some(_), _) = self.inventory.apply_orders(&item.keys, lease_ms, &late).await? {
+            if let (Some(_), _) =
+                self.inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &late).await?
+            {
                 return Ok(());
             }
         }
@@ -286,4 +323,9 @@ impl Loader {
         let keep_ms = i64::try_from(self.retire.keep_ms).unwrap_or(i64::MAX);
         item.settled && now_ms >= item.ends_at.timestamp_millis().saturating_add(keep_ms)
     }
+}
+
+/// None is, unless a mistake is planted.
+fn is_left_out(order: &OrderState) -> bool {
+    planted(REBUILD_IGNORES_ORDERS) || planted(REBUILD_WITHOUT_TOMBSTONES) && order.units == Units::Returned
 }

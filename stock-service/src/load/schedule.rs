@@ -18,6 +18,8 @@ use crate::settings::LoadSettings;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// How long to leave an item alone that another replica is loading.
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(200);
+/// How often to look whether an operator has let an item go on.
+const KEPT_CLOSED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Loads items whose gates are closed, as one of `tasks`.
 pub fn start(loader: Loader, settings: LoadSettings, tasks: &Tasks) {
@@ -109,13 +111,15 @@ impl Schedule {
         self.waits.remove(&item.id);
         match loaded {
             Loaded::Opened | Loaded::AlreadyOpen => {}
-            Loaded::Elsewhere => {
-                let wait = Wait { until: Instant::now() + ELSEWHERE_PAUSE, longest: RETRY_FIRST };
-                self.waits.insert(item.id, wait);
-            }
+            Loaded::Elsewhere => self.leave_alone(item.id, ELSEWHERE_PAUSE),
+            Loaded::KeptClosed => self.leave_alone(item.id, KEPT_CLOSED_PAUSE),
             Loaded::Gone => self.loader.items.remove(item.id),
             Loaded::Over => self.loader.items.retire(item.id),
         }
+    }
+
+    fn leave_alone(&mut self, item: ItemId, pause: Duration) {
+        self.waits.insert(item, Wait { until: Instant::now() + pause, longest: RETRY_FIRST });
     }
 
     /// Growing pauses with jitter, so that replicas and items do not come back in step.
@@ -134,5 +138,6 @@ fn label(loaded: Loaded) -> &'static str {
         Loaded::Elsewhere => "elsewhere",
         Loaded::Gone => "gone",
         Loaded::Over => "over",
+        Loaded::KeptClosed => "kept_closed",
     }
 }

@@ -13,3 +13,4 @@ mod script_model;
 mod script_reserve;
 mod starting;
 mod support;
+mod wrong_books;

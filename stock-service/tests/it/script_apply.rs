@@ -99,10 +99,13 @@ async fn definitions_are_taken_over_newer_ones_only() {
     assert!(granted(shelf.reserve("u", "k", 1).await));
     let mut item = shelf.definition(8, 2);
     item.version = 3;
-    assert_eq!(shelf.inventory.update_item(&shelf.keys, LEASE_MS, &item).await.unwrap(), Updated::Changed);
+    assert_eq!(shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &item).await.unwrap(), Updated::Changed);
     let mut older = shelf.definition(1, 1);
     (older.version, older.hold) = (2, AdminHold::Ended);
-    assert_eq!(shelf.inventory.update_item(&shelf.keys, LEASE_MS, &older).await.unwrap(), Updated::NotNewer);
+    assert_eq!(
+        shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &older).await.unwrap(),
+        Updated::NotNewer
+    );
     let figures = shelf.figures().await;
     assert_eq!((figures.total, figures.available, figures.limit, figures.version), (8, 7, 2, 3));
     shelf.assert_balanced().await;
@@ -122,7 +125,7 @@ async fn an_order_event_during_a_load_is_applied_after_it() {
     // .. then it expires, and the event comes before the gate is open.
     let expired = shelf.order("u", "k", 2, (Units::Returned, 2));
     assert_eq!(shelf.apply(std::slice::from_ref(&expired)).await, [Applied::Kept]);
-    shelf.inventory.commit_load(&shelf.keys, commit(2, 1, 0), &shelf.definition(5, 5)).await.unwrap();
+    shelf.commit_load(commit(2, 1, 0), &shelf.definition(5, 5)).await.unwrap();
     assert_eq!((shelf.books().await.available, shelf.figures().await.late), (3, 1));
 
     let kept = shelf.inventory.late_orders(&shelf.keys).await.unwrap();
@@ -135,7 +138,7 @@ async fn an_order_event_during_a_load_is_applied_after_it() {
 async fn an_order_event_without_any_load_is_dropped_because_the_next_load_reads_it() {
     let shelf = Shelf::empty().await;
     let order = shelf.order("u", "k", 2, (Units::Held, 1));
-    let (gate, applied) = shelf.inventory.apply_orders(&shelf.keys, LEASE_MS, &[order]).await.unwrap();
+    let (gate, applied) = shelf.inventory.apply_orders(&shelf.keys, 0, LEASE_MS, &[order]).await.unwrap();
     assert_eq!((gate, applied), (Some(Shut::Unknown), vec![Applied::Dropped]));
     assert_eq!(shelf.dump().await, []);
 }
@@ -148,7 +151,7 @@ async fn an_item_is_retired_only_when_it_is_over_kept_long_enough_and_settled() 
     assert_eq!(shelf.inventory.retire_item(&shelf.keys, keep).await.unwrap(), Retired::NotYet);
     let mut item = shelf.definition(5, 5);
     (item.version, item.hold) = (2, AdminHold::Ended);
-    shelf.inventory.update_item(&shelf.keys, LEASE_MS, &item).await.unwrap();
+    shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &item).await.unwrap();
     tokio::time::sleep(keep * 2).await;
     assert_eq!(shelf.inventory.retire_item(&shelf.keys, keep).await.unwrap(), Retired::NotYet, "unsettled");
     shelf.apply(&[shelf.order("u", "k", 1, (Units::Sold, 2))]).await;

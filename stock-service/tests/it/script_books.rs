@@ -119,7 +119,7 @@ async fn pages_of_two_loads_are_never_mixed() {
         let (shelf, done) = (shelf.clone(), done.clone());
         async move {
             while !done.load(Ordering::Relaxed) {
-                let books = shelf.inventory.books(shelf.item, &shelf.keys, PAGED).await.unwrap();
+                let books = shelf.inventory.books(shelf.item, &shelf.keys, 0, PAGED).await.unwrap();
                 let Ok(books) = books else { continue };
                 let expected = if books.epoch % 2 == 1 { 5_000 } else { 40 };
                 assert_eq!(books.orders.len(), expected, "books of epoch {}", books.epoch);
@@ -139,7 +139,7 @@ async fn books_of_a_closed_gate_are_not_shown_by_pages_either() {
     let shelf = Shelf::open(10, 5).await;
     assert!(granted(shelf.reserve("a", "k", 1).await));
     assert!(matches!(shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(), Begun::Yes { .. }));
-    assert!(shelf.inventory.books(shelf.item, &shelf.keys, PAGED).await.unwrap().is_err());
+    assert!(shelf.inventory.books(shelf.item, &shelf.keys, 0, PAGED).await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +156,7 @@ async fn order_ids_are_read_by_pages_and_only_of_the_epoch_that_was_asked_for() 
 
     shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap();
     assert_eq!(shelf.inventory.order_ids(&shelf.keys, 1).await.unwrap(), None, "the gate is closed");
-    shelf.inventory.commit_load(&shelf.keys, commit(2, 0, 0), &shelf.definition(10_000, 5)).await.unwrap();
+    shelf.commit_load(commit(2, 0, 0), &shelf.definition(10_000, 5)).await.unwrap();
     assert_eq!(shelf.inventory.order_ids(&shelf.keys, 1).await.unwrap(), None, "loaded meanwhile");
     assert!(shelf.inventory.order_ids(&shelf.keys, 2).await.unwrap().is_some());
 }
@@ -167,9 +167,9 @@ async fn orders_kept_during_a_long_load_are_taken_a_few_at_a_time_until_none_is_
     shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap();
     let orders = orders(&shelf, 3_000);
     for chunk in orders.chunks(ORDERS_PER_CALL_MAX) {
-        shelf.inventory.apply_orders(&shelf.keys, LEASE_MS, chunk).await.unwrap();
+        shelf.inventory.apply_orders(&shelf.keys, 0, LEASE_MS, chunk).await.unwrap();
     }
-    shelf.inventory.commit_load(&shelf.keys, commit(2, 0, 0), &shelf.definition(10_000, 5)).await.unwrap();
+    shelf.commit_load(commit(2, 0, 0), &shelf.definition(10_000, 5)).await.unwrap();
     let before = whole_reads(&shelf).await;
     loop {
         let late = shelf.inventory.late_orders(&shelf.keys).await.unwrap();

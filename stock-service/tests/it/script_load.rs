@@ -43,7 +43,7 @@ async fn nothing_is_granted_from_the_beginning_of_a_load_to_its_commit() {
         Begun::Yes { earlier: true }
     ));
     assert_eq!(shelf.shut().await, Some(Shut::Closed));
-    shelf.inventory.commit_load(&shelf.keys, commit(2, 0, 0), &shelf.definition(10, 5)).await.unwrap();
+    shelf.commit_load(commit(2, 0, 0), &shelf.definition(10, 5)).await.unwrap();
     assert_eq!(shelf.shut().await, None);
 }
 
@@ -55,21 +55,15 @@ async fn an_older_loader_that_wakes_up_changes_nothing() {
     assert!(matches!(shelf.inventory.begin_load(&shelf.keys, 3).await.unwrap(), Begun::Yes { .. }));
     let order = shelf.order("a", "k", 1, (Units::Held, 1));
     assert!(!shelf.inventory.stage_orders(&shelf.keys, 2, std::slice::from_ref(&order)).await.unwrap());
-    assert_eq!(
-        shelf.inventory.commit_load(&shelf.keys, commit(2, 0, 0), &item).await.unwrap(),
-        Committed::NotReady
-    );
+    assert_eq!(shelf.commit_load(commit(2, 0, 0), &item).await.unwrap(), Committed::NotReady);
     assert_eq!(shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(), Begun::Superseded);
     assert!(shelf.inventory.stage_orders(&shelf.keys, 3, &[order]).await.unwrap());
-    let opened = shelf.inventory.commit_load(&shelf.keys, commit(3, 1, 0), &item).await.unwrap();
+    let opened = shelf.commit_load(commit(3, 1, 0), &item).await.unwrap();
     assert_eq!(opened, Committed::Opened { available: 9, merged: 0 });
     // Also not after the newer one has opened the gate.
     assert_eq!(shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap(), Begun::AlreadyOpen);
     assert_eq!(shelf.inventory.begin_load(&shelf.keys, 3).await.unwrap(), Begun::AlreadyOpen);
-    assert_eq!(
-        shelf.inventory.commit_load(&shelf.keys, commit(2, 0, 0), &item).await.unwrap(),
-        Committed::NotReady
-    );
+    assert_eq!(shelf.commit_load(commit(2, 0, 0), &item).await.unwrap(), Committed::NotReady);
     assert_eq!(shelf.books().await.epoch, 3);
 }
 
@@ -82,10 +76,7 @@ async fn a_flush_in_the_middle_of_a_load_keeps_the_gate_closed() {
     assert!(shelf.inventory.stage_orders(&shelf.keys, 1, std::slice::from_ref(&order)).await.unwrap());
     shelf.redis.flush_all().await;
     assert!(!shelf.inventory.stage_orders(&shelf.keys, 1, &[order]).await.unwrap());
-    assert_eq!(
-        shelf.inventory.commit_load(&shelf.keys, commit(1, 1, 0), &item).await.unwrap(),
-        Committed::NotReady
-    );
+    assert_eq!(shelf.commit_load(commit(1, 1, 0), &item).await.unwrap(), Committed::NotReady);
     assert_eq!(shelf.dump().await, []);
 }
 
@@ -97,7 +88,7 @@ async fn a_restart_in_the_middle_of_a_load_keeps_the_gate_closed() {
     testkit::eventually("the restarted Redis answers", async || shelf.inventory.probe().await.ok()).await;
     let item = shelf.definition(10, 5);
     let commit = testkit::eventually("the bulk connection is back", async || {
-        shelf.inventory.commit_load(&shelf.keys, commit(1, 0, 0), &item).await.ok()
+        shelf.commit_load(commit(1, 0, 0), &item).await.ok()
     });
     assert_eq!(commit.await, Committed::NotReady);
 }
@@ -107,10 +98,7 @@ async fn missing_staged_orders_keep_the_gate_closed() {
     let shelf = Shelf::empty().await;
     shelf.inventory.begin_load(&shelf.keys, 1).await.unwrap();
     let item = shelf.definition(10, 5);
-    assert_eq!(
-        shelf.inventory.commit_load(&shelf.keys, commit(1, 1, 0), &item).await.unwrap(),
-        Committed::NotReady
-    );
+    assert_eq!(shelf.commit_load(commit(1, 1, 0), &item).await.unwrap(), Committed::NotReady);
     assert_eq!(shelf.shut().await, Some(Shut::Unknown));
 }
 
@@ -123,8 +111,7 @@ async fn a_chunk_that_is_staged_twice_counts_once() {
         let chunk = std::slice::from_ref(&order);
         assert!(shelf.inventory.stage_orders(&shelf.keys, 1, chunk).await.unwrap());
     }
-    let commit =
-        shelf.inventory.commit_load(&shelf.keys, commit(1, 1, 0), &shelf.definition(10, 5)).await.unwrap();
+    let commit = shelf.commit_load(commit(1, 1, 0), &shelf.definition(10, 5)).await.unwrap();
     assert_eq!(commit, Committed::Opened { available: 7, merged: 0 });
     shelf.assert_balanced().await;
 }
@@ -133,7 +120,7 @@ async fn a_chunk_that_is_staged_twice_counts_once() {
 async fn after_a_reload_units_are_offered_when_old_snapshots_have_run_out() {
     let shelf = Shelf::open(10, 5).await;
     shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap();
-    shelf.inventory.commit_load(&shelf.keys, commit(2, 0, LEASE_MS), &shelf.definition(10, 5)).await.unwrap();
+    shelf.commit_load(commit(2, 0, LEASE_MS), &shelf.definition(10, 5)).await.unwrap();
     assert_eq!(shelf.reserve("a", "k", 1).await, refused(Refusal::Reopening));
     tokio::time::sleep(std::time::Duration::from_millis(LEASE_MS + 50)).await;
     assert!(granted(shelf.reserve("a", "k", 1).await));

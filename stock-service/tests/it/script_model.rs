@@ -6,7 +6,7 @@ use common::api::inventory::AdminHold;
 use common::messages::order::Units;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use stock_service::stock::{Applied, Decision, OrderState, Refusal};
+use stock_service::stock::{Applied, Decision, OrderState, Refusal, Shut};
 
 use crate::support::shelf::{ATTEMPTS_MAX, Shelf, refused};
 
@@ -114,6 +114,15 @@ impl Model {
         }
     }
 
+    fn contradicts(&self, id: (usize, usize), order: &OrderState) -> bool {
+        let stage =
+            |units: Units| [Units::Held, Units::Sold, Units::Returned].iter().position(|u| *u == units);
+        let Some(hold) = self.holds.get(&id) else { return false };
+        hold.quantity != order.quantity.get()
+            || order.version > hold.version && stage(order.units) < stage(hold.units)
+            || order.version == hold.version && order.units != hold.units
+    }
+
     fn set_total(&mut self, total: i64) {
         self.withheld -= self.withheld.min((self.total - total).max(0));
         self.total = total;
@@ -127,31 +136,42 @@ fn names(user: usize, key: usize) -> (String, String) {
 async fn run(steps: Vec<Step>, total: i64) {
     let shelf = Shelf::open(total, LIMIT).await;
     let mut model = Model { total, ..Model::default() };
-    let (mut version, mut epoch) = (1, 1);
+    let (mut item_version, mut epoch) = (1, 1);
     for step in steps {
         match &step {
             Step::Reserve(wishes) => reserve(&shelf, &mut model, wishes).await,
             Step::Apply { user, key, quantity, units, version, refused } => {
                 let (name, key_name) = names(*user, *key);
-                let order = shelf.order(&name, &key_name, *quantity, (*units, *version));
+                let known = model.holds.get(&(*user, *key)).map_or(*quantity, |hold| hold.quantity);
+                // Now and then an order that is not the one that was reserved.
+                let quantity = if *quantity == 3 { *quantity } else { known };
+                let order = shelf.order(&name, &key_name, quantity, (*units, *version));
                 let refused_by_total = *refused && *units == Units::Returned;
                 let order = OrderState { refused_by_total, ..order };
                 let applied =
-                    shelf.inventory.apply_orders(&shelf.keys, 0, std::slice::from_ref(&order)).await;
-                assert!(!matches!(applied.unwrap().1[..], [Applied::Kept | Applied::Dropped]));
-                model.apply((*user, *key), &order);
+                    shelf.inventory.apply_orders(&shelf.keys, 0, 0, std::slice::from_ref(&order)).await;
+                if model.contradicts((*user, *key), &order) {
+                    assert_eq!(applied.unwrap(), (Some(Shut::Broken), vec![Applied::Contradicts]));
+                    epoch += 1;
+                    let mut item = shelf.definition(model.total, LIMIT);
+                    item.version = item_version;
+                    reload(&shelf, &mut model, epoch, &item, &BTreeSet::new()).await;
+                } else {
+                    assert!(!matches!(applied.unwrap().1[..], [Applied::Kept | Applied::Dropped]));
+                    model.apply((*user, *key), &order);
+                }
             }
             Step::Total { total } => {
-                version += 1;
+                item_version += 1;
                 let mut item = shelf.definition(*total, LIMIT);
-                (item.version, item.hold) = (version, AdminHold::None);
-                shelf.inventory.update_item(&shelf.keys, 0, &item).await.unwrap();
+                (item.version, item.hold) = (item_version, AdminHold::None);
+                shelf.inventory.update_item(&shelf.keys, 0, 0, &item).await.unwrap();
                 model.set_total(*total);
             }
             Step::Reload { known } => {
                 epoch += 1;
                 let mut item = shelf.definition(model.total, LIMIT);
-                item.version = version;
+                item.version = item_version;
                 reload(&shelf, &mut model, epoch, &item, known).await;
             }
         }

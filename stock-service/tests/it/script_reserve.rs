@@ -84,7 +84,7 @@ async fn the_window_is_judged_by_the_clock_of_redis() {
     item.version = 2;
     item.starts_at = DateTime::from_timestamp_millis(1_000).unwrap();
     item.ends_at = DateTime::from_timestamp_millis(2_000).unwrap();
-    shelf.inventory.update_item(&shelf.keys, 0, &item).await.unwrap();
+    shelf.inventory.update_item(&shelf.keys, 0, 0, &item).await.unwrap();
     assert_eq!(shelf.reserve("u", "k", 1).await, refused(Refusal::Ended));
 }
 
@@ -102,7 +102,7 @@ async fn what_was_accepted_stays_accepted_after_pause_end_sell_out_and_expiry() 
     let mut item = shelf.definition(2, 2);
     for (version, hold) in [(2, AdminHold::Paused), (3, AdminHold::Ended)] {
         (item.version, item.hold) = (version, hold);
-        shelf.inventory.update_item(&shelf.keys, 0, &item).await.unwrap();
+        shelf.inventory.update_item(&shelf.keys, 0, 0, &item).await.unwrap();
         assert!(matches!(shelf.reserve("a", "k", 1).await, Decision::Known { settled: true, .. }));
         assert!(matches!(shelf.reserve("b", "k", 1).await, Decision::Known { settled: false, .. }));
         let refusal = if version == 2 { Refusal::Paused } else { Refusal::Ended };
@@ -141,9 +141,9 @@ async fn a_resumed_item_is_offered_after_the_lease_and_paused_until_then() {
     let shelf = Shelf::open(1, 1).await;
     let mut item = shelf.definition(1, 1);
     (item.version, item.hold) = (2, AdminHold::Paused);
-    shelf.inventory.update_item(&shelf.keys, LEASE_MS, &item).await.unwrap();
+    shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &item).await.unwrap();
     (item.version, item.hold) = (3, AdminHold::None);
-    shelf.inventory.update_item(&shelf.keys, LEASE_MS, &item).await.unwrap();
+    shelf.inventory.update_item(&shelf.keys, 0, LEASE_MS, &item).await.unwrap();
     assert_eq!(shelf.reserve("a", "k", 1).await, refused(Refusal::Paused));
     tokio::time::sleep(std::time::Duration::from_millis(LEASE_MS + 50)).await;
     assert!(granted(shelf.reserve("a", "k", 1).await));

@@ -18,6 +18,7 @@ use super::{RetryLater, Subscription};
 use crate::amqp::connection::{Backoff, Link};
 use crate::amqp::decode::{At, Decode, Decoded, Park, Verdict};
 use crate::amqp::{AmqpSettings, Topology, trace};
+use crate::failpoint;
 use crate::health::HealthCheck;
 
 /// Longest pause before a batch is handed out again.
@@ -134,8 +135,15 @@ where
             }
         }
         self.health.ready();
+        let crash_points = self.decode.acknowledging();
+        if let Some([before, _]) = crash_points {
+            failpoint::reach(before).await?;
+        }
         if let Some(last) = batch.last() {
             self.acknowledge(&last.delivery).await?;
+        }
+        if let Some([_, after]) = crash_points {
+            failpoint::reach(after).await?;
         }
         Ok(Flow::Continue)
     }

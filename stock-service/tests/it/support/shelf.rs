@@ -6,7 +6,7 @@ use common::ids::{Currency, IdempotencyKey, ItemId, OrderId, Quantity, SaleId, U
 use common::messages::order::Units;
 use secrecy::SecretString;
 use stock_service::inventory::{
-    BOOKS_ATOMIC_MAX, Begun, Commit, Committed, Figures, Inventory, RedisSettings, Reserved,
+    BOOKS_ATOMIC_MAX, Begun, Commit, Committed, Figures, Inventory, RedisSettings, Reserved, StoreError,
 };
 use stock_service::keys::ItemKeys;
 use stock_service::stock::{Applied, Decision, OrderState, Refusal, Shut, Wish};
@@ -82,12 +82,16 @@ impl Shelf {
         for chunk in orders.chunks(256) {
             assert!(self.inventory.stage_orders(&self.keys, epoch, chunk).await.unwrap());
         }
-        let commit =
-            self.inventory.commit_load(&self.keys, commit(epoch, orders.len(), 0), item).await.unwrap();
-        match commit {
+        match self.commit_load(commit(epoch, orders.len(), 0), item).await.unwrap() {
             Committed::Opened { available, .. } => available,
             Committed::NotReady => panic!("the load was refused"),
         }
+    }
+
+    /// The last two steps of a load.
+    pub async fn commit_load(&self, commit: Commit, item: &ItemDefinition) -> Result<Committed, StoreError> {
+        self.inventory.merge_unsettled(&self.keys, commit.epoch).await?;
+        self.inventory.commit_load(&self.keys, commit, item).await
     }
 
     pub fn definition(&self, total: i64, per_user_limit: u32) -> ItemDefinition {
@@ -139,7 +143,7 @@ impl Shelf {
     }
 
     pub async fn apply(&self, orders: &[OrderState]) -> Vec<Applied> {
-        self.inventory.apply_orders(&self.keys, LEASE_MS, orders).await.unwrap().1
+        self.inventory.apply_orders(&self.keys, 0, LEASE_MS, orders).await.unwrap().1
     }
 
     pub async fn figures(&self) -> Figures {
@@ -152,7 +156,7 @@ impl Shelf {
 
     /// Read by pages if a key has more than `atomic_max` entries; the orders are sorted.
     pub async fn books_with(&self, atomic_max: u32) -> Books {
-        let books = self.inventory.books(self.item, &self.keys, atomic_max).await;
+        let books = self.inventory.books(self.item, &self.keys, 0, atomic_max).await;
         let mut books = books.unwrap().expect("the gate is open");
         books.orders.sort_by_key(|order| order.order_id);
         books
@@ -188,11 +192,15 @@ impl Shelf {
     }
 
     pub async fn redis_command(&self, words: &[&str]) {
+        self.ask::<()>(words).await;
+    }
+
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
         }
-        command.query_async::<()>(&mut self.connection().await).await.unwrap();
+        command.query_async(&mut self.connection().await).await.unwrap()
     }
 }
 
