@@ -21,12 +21,14 @@ use crate::catalogue::Catalogue;
 use crate::downstream::Downstream;
 use crate::edge::Origins;
 use crate::http::{self, Served};
+use crate::known_ids::KnownIds;
 use crate::limits::Limits;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::{CataloguePoller, SalesPoller};
 use crate::refusals::Refusals;
+use crate::sale_cache::SaleCache;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::store::Store;
@@ -138,6 +140,7 @@ fn state(
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
     let store = Store::new(&settings.redis)?;
+    let known_ids: Arc<KnownIds> = Arc::default();
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
@@ -146,10 +149,12 @@ fn state(
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
         catalogue: Arc::default(),
-        sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
+        sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), known_ids.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
+        sale_cache: SaleCache::new(orders.clone(), store.clone()),
+        known_ids,
         store,
         stock,
         orders,
@@ -169,7 +174,8 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     let interval = Duration::from_millis(settings.catalogue.poll_ms);
     let check = health.dependency("stock-service");
     let catalogue: Arc<Catalogue> = state.catalogue.clone();
-    let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
+    let poller =
+        CataloguePoller::new(state.stock.clone(), catalogue, state.known_ids.clone(), interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
     if let Some(store) = state.store.clone() {
@@ -186,6 +192,7 @@ fn connection_limits(settings: &Settings) -> ConnectionLimits {
         total: settings.http.connections_max,
         per_address: settings.http.connections_per_ip_max,
         exempt: Arc::new(move |peer| proxies.contains(peer) || exempt.contains(peer)),
+        half_closed: settings.http.half_closed,
     }
 }
 

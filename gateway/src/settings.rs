@@ -79,6 +79,8 @@ pub struct PublicHttpSettings {
     pub public_url: String,
     /// Most time for a request body.
     pub body_timeout_ms: u64,
+    /// Whether clients that send nothing more still wait for their answer.
+    pub half_closed: bool,
     /// Most connections.
     pub connections_max: usize,
     /// Most connections from one address; 0: no limit.

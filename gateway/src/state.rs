@@ -12,12 +12,14 @@ use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::downstream::Downstream;
 use crate::edge::Origins;
+use crate::known_ids::KnownIds;
 use crate::limits::Limits;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::SalesPoller;
 use crate::refusals::Refusals;
+use crate::sale_cache::SaleCache;
 use crate::settings::CidrList;
 use crate::store::Store;
 use crate::token::Tokens;
@@ -43,6 +45,10 @@ pub struct State {
     pub admission: Admission,
     /// Attempts in flight, and accepted ones.
     pub attempts: Attempts,
+    /// Every sale and item there is.
+    pub known_ids: Arc<KnownIds>,
+    /// Sales that the listing does not have.
+    pub sale_cache: SaleCache,
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
     /// stock-service.

@@ -5,11 +5,10 @@ use actix_web::http::header::{CACHE_CONTROL, ContentType, HeaderName};
 use common::api::Sale;
 use common::ids::SaleId;
 use common::problem::Code;
-use reqwest::Method;
+use tokio::time::Instant;
 
 use crate::endpoint::{Answer, Call};
 use crate::listing::{Page, Sales};
-use crate::order_status::document;
 
 /// A shared cache may take the load of a page that everybody looks at.
 const CACHEABLE: &str = "public, max-age=1";
@@ -37,11 +36,12 @@ pub async fn single(call: Call) -> Answer {
     if let Some(body) = listing.single(sale, catalogue).ok_or(Code::Unavailable)? {
         return Ok(cacheable(body));
     }
-    // Published a moment ago, or so long ago that the listing has dropped it.
-    let path = format!("/internal/v1/sales/{sale}");
-    let sent = call.state.orders.request(Method::GET, &path, call.deadline).send().await;
-    let found: Option<Sale> = document("order-service", sent).await?;
-    Ok(cacheable(listing.render(found.ok_or(Code::NotFound)?, catalogue)))
+    // Published a moment ago, or so long ago that the listing has dropped it, or there is no such sale.
+    if !call.state.known_ids.may_contain(sale.0, Instant::now()) {
+        return Err(Code::NotFound.into());
+    }
+    let found = call.state.sale_cache.get(sale, call.deadline).await?.ok_or(Code::NotFound)?;
+    Ok(cacheable(listing.render(Sale::clone(&found), catalogue)))
 }
 
 fn cacheable(page: Page) -> HttpResponse {

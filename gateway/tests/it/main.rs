@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod audit_log;
 mod bad_input;
+mod cache;
 mod catalogue;
 mod client_ip;
 mod connections;
