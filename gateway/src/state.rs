@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::challenge::Challenges;
 use crate::downstream::Downstream;
 use crate::edge::Origins;
 use crate::known_ids::KnownIds;
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
@@ -51,6 +53,10 @@ pub struct State {
     pub sale_cache: SaleCache,
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
+    /// Work before a place or an order.
+    pub challenges: Challenges,
+    /// Waiting rooms.
+    pub lines: Lines,
     /// stock-service.
     pub stock: Downstream,
     /// order-service.

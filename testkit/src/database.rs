@@ -3,12 +3,12 @@
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use reqwest::Url;
 
-use crate::{cleanup, environment};
+use crate::{PostgresServer, cleanup, environment};
 
 /// Postgres truncates longer names silently.
 const NAME_BYTES_MAX: usize = 63;
 
-/// An empty database of the test run's Postgres; dropped, connections or not, with this value.
+/// An empty database of the test run's Postgres, or of a [`PostgresServer`]; dropped, connections or not, with this value.
 #[derive(Debug)]
 pub struct Database {
     name: String,
@@ -21,11 +21,23 @@ impl Database {
     /// # Panics
     /// If Postgres refuses, or outside `./dev test`.
     pub async fn create(hint: &str) -> Self {
+        Self::create_at(environment::postgres_url(), hint).await
+    }
+
+    /// As [`Database::create`], on a server of the test's own.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn create_on(server: &PostgresServer, hint: &str) -> Self {
+        Self::create_at(server.server_url(), hint).await
+    }
+
+    async fn create_at(server: Url, hint: &str) -> Self {
         let hint: String = hint.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(24).collect();
         let name = format!("t_{}_{}", hint.to_ascii_lowercase(), uuid::Uuid::new_v4().simple());
         assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long for Postgres");
 
-        let database = Self { name, server: environment::postgres_url() };
+        let database = Self { name, server };
         database
             .administer(&format!("CREATE DATABASE {}", database.name))
             .await
@@ -65,6 +77,16 @@ impl Database {
     pub async fn unblock(&self) {
         let allow = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", self.name);
         self.administer(&allow).await.expect("the database can be unblocked");
+    }
+
+    /// Makes every transaction from now on read-only, or ends that; connections are ended to make it so at once.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn set_read_only(&self, read_only: bool) {
+        let set = format!("ALTER DATABASE {} SET default_transaction_read_only = {read_only}", self.name);
+        self.administer(&set).await.expect("the database can be made read-only");
+        self.close_all_connections().await;
     }
 
     fn terminate(&self) -> String {

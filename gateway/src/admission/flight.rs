@@ -71,8 +71,8 @@ fn ask(pending: Pending<Wish, ReserveOutcome>, now: Instant) -> (ReserveRequest,
     let (wish, buyer) = pending.split();
     let remaining = buyer.deadline.saturating_duration_since(now).as_millis();
     let deadline_ms = u64::try_from(remaining).unwrap_or(u64::MAX).saturating_sub(RETURN_MS);
-    let Wish { order_id, user_id, quantity } = wish;
-    (ReserveRequest { order_id, user_id, quantity, deadline_ms }, Some(buyer))
+    let Wish { order_id, user_id, quantity, admitted_ms } = wish;
+    (ReserveRequest { order_id, user_id, quantity, deadline_ms, admitted_ms }, Some(buyer))
 }
 
 /// The batch stays on the ground: its buyers are told so at once.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::port::{self, Reserved};
+use crate::port::{self, Claim, Reserved};
 
 /// In the order in which they are started.
 pub(super) const SERVICES: [&str; 4] = ["stock-service", "order-service", "notify-service", "gateway"];
@@ -21,8 +21,12 @@ pub(super) struct Plan {
     /// The stores' settings, by the prefix of the service; then the test's own.
     stores: Vec<(String, String)>,
     overrides: Vec<(String, String)>,
+    /// Further variables, by the name of the process.
+    variables: BTreeMap<(String, String), String>,
     /// Kept until the processes are about to bind them.
     reserved: Vec<Reserved>,
+    /// Kept over all restarts.
+    claims: Vec<Claim>,
 }
 
 /// A process and where it listens.
@@ -64,7 +68,9 @@ impl Plan {
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            variables: BTreeMap::new(),
             reserved,
+            claims: Vec::new(),
         }
     }
 
@@ -82,6 +88,20 @@ impl Plan {
         self.stores = stores.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     }
 
+    /// A setting that wins over all that were given before.
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.overrides.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// A variable of one process.
+    pub(super) fn set_variable(&mut self, name: &str, key: &str, value: Option<&str>) {
+        let place = (self.place(name).name.clone(), key.to_owned());
+        match value {
+            Some(value) => self.variables.insert(place, value.to_owned()),
+            None => self.variables.remove(&place),
+        };
+    }
+
     /// A name for this world's folder.
     pub(super) fn world(&self) -> &str {
         &self.world
@@ -93,7 +113,7 @@ impl Plan {
 
     /// Lets go of the ports, for the processes to bind; returns whom to start.
     pub(super) fn release_ports(&mut self) -> Vec<String> {
-        self.reserved.clear();
+        self.claims.extend(self.reserved.drain(..).map(|reserved| reserved.claim));
         self.names()
     }
 
@@ -130,7 +150,9 @@ impl Plan {
         let general = general.into_iter().map(|(key, value)| (format!("{prefix}__{key}"), value));
         let given = self.stores.iter().chain(&self.overrides).cloned();
         let given = given.filter(|(key, _)| key.starts_with(&format!("{prefix}__")));
-        general.chain(own).chain(given).collect()
+        let variables = self.variables.iter().filter(|((process, _), _)| process == name);
+        let variables = variables.map(|((_, key), value)| (key.clone(), value.clone()));
+        general.chain(own).chain(given).chain(variables).collect()
     }
 
     /// What only one service has.
