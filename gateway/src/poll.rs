@@ -183,10 +183,11 @@ impl SalesPoller {
                 Err(_) => {}
             }
             // What the listing has dropped long ago is read once; until then nothing is denied, so it may fail.
-            if !away && !self.known_ids.is_complete() {
-                if let Err(error) = self.read_all_ids().await {
-                    tracing::debug!(error = format!("{error:#}"), "no list of all sales and items");
-                }
+            if !away
+                && !self.known_ids.is_complete()
+                && let Err(error) = self.read_all_ids().await
+            {
+                tracing::debug!(error = format!("{error:#}"), "no list of all sales and items");
             }
             if stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
                 return Ok(());

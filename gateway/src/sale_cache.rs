@@ -115,7 +115,7 @@ impl SaleCache {
             acquire.arg(&lock).arg(1).arg("NX").arg("PX").arg(milliseconds(LOCKED_FOR));
             match store.command(&acquire).await {
                 Ok(Value::Nil) if Instant::now() < until => sleep(LOOK_AGAIN).await,
-                _ => break,
+                Ok(_) | Err(_) => break,
             }
         }
         let found = self.rebuild(id, deadline).await;

@@ -1,7 +1,8 @@
 //! Settings of the gateway; `config/default.toml` says what each is for.
 
+mod protection;
+
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use common::api::inventory::RESERVE_BATCH_MAX;
@@ -9,10 +10,14 @@ use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
     check_secret,
 };
-use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
+
+pub use protection::{
+    BreakerSettings, Bucket, CidrList, ConcurrencySettings, IpLimits, LimitSettings, RedisSettings,
+    UserLimits,
+};
 
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "GATEWAY";
@@ -110,18 +115,6 @@ pub struct ServiceSettings {
     pub urls: UrlList,
 }
 
-/// `[redis]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisSettings {
-    /// Its address, which may hold a password; empty: none.
-    pub url: SecretString,
-    /// Most time to connect.
-    pub connect_timeout_ms: u64,
-    /// Most time for an answer.
-    pub timeout_ms: u64,
-}
-
 /// `[upstream]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,32 +125,6 @@ pub struct UpstreamSettings {
     pub timeout_ms: u64,
     /// The deadline of an admin's request.
     pub admin_timeout_ms: u64,
-}
-
-/// `[breaker]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BreakerSettings {
-    /// Failures in a row that open it.
-    pub failures_max: u32,
-    /// How long it stays open, give or take a half.
-    pub open_ms: u64,
-    /// How long a service that is back takes to get its whole load.
-    pub slow_start_ms: u64,
-}
-
-/// `[concurrency]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConcurrencySettings {
-    /// The limit never falls below.
-    pub min: u32,
-    /// Where the limit begins.
-    pub initial: u32,
-    /// The limit never rises above.
-    pub max: u32,
-    /// Answers as quick as this never shrink it.
-    pub quick_ms: u32,
 }
 
 /// `[auth]`
@@ -234,60 +201,6 @@ pub struct WaitSettings {
     pub streams_max: usize,
 }
 
-/// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LimitSettings {
-    /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: CidrList,
-    /// How many gateways there are.
-    pub replicas: NonZeroU32,
-    /// Who has no limit per address.
-    pub ip_exempt: CidrList,
-    /// Buckets of one user.
-    pub user: UserLimits,
-    /// Buckets of one address.
-    pub ip: IpLimits,
-}
-
-/// Buckets of one user, by class of route.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserLimits {
-    /// Placing orders.
-    pub order: Bucket,
-    /// Everything else of a customer.
-    pub read: Bucket,
-    /// Admin calls.
-    pub admin: Bucket,
-}
-
-/// Buckets of one address, by class of route.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IpLimits {
-    /// Placing orders.
-    pub order: Bucket,
-    /// Everything else of a customer.
-    pub read: Bucket,
-    /// Admin calls.
-    pub admin: Bucket,
-    /// Logging in.
-    pub auth: Bucket,
-    /// Payment callbacks.
-    pub callback: Bucket,
-}
-
-/// One token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bucket {
-    /// Tokens per second.
-    pub per_second: NonZeroU32,
-    /// Most tokens.
-    pub burst: NonZeroU32,
-}
-
 /// `[line]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -334,28 +247,6 @@ pub struct ChallengeSettings {
 pub struct CorsSettings {
     /// Origins that may call, with commas between.
     pub allowed_origins: String,
-}
-
-/// CIDR blocks from a text such as `10.0.0.0/8,fd00::/8`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct CidrList(pub Vec<IpNet>);
-
-impl TryFrom<String> for CidrList {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let blocks = parts.map(|part| part.parse().map_err(|_| format!("{part} is not a CIDR block")));
-        Ok(Self(blocks.collect::<Result<_, _>>()?))
-    }
-}
-
-impl CidrList {
-    /// Whether one of the blocks has `address`.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|block| block.contains(&address))
-    }
 }
 
 impl Settings {
@@ -406,16 +297,8 @@ impl Settings {
                 format!("must be at most {RESERVE_BATCH_MAX}"),
             ));
         }
-        let ConcurrencySettings { min, initial, max, .. } = self.concurrency;
-        if !(1 <= min && min <= initial && initial <= max) {
-            return Err(SettingsError::invalid(
-                "concurrency.initial",
-                "1 <= concurrency.min <= concurrency.initial <= concurrency.max must hold",
-            ));
-        }
-        if self.breaker.failures_max == 0 {
-            return Err(SettingsError::invalid("breaker.failures_max", "must be at least 1"));
-        }
+        self.concurrency.check()?;
+        self.breaker.check()?;
         let positive = [
             ("http.body_timeout_ms", self.http.body_timeout_ms),
             ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
