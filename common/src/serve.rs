@@ -16,7 +16,7 @@ use actix_http::HttpService;
 use actix_service::map_config;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, Error};
@@ -209,8 +209,16 @@ async fn observe(
     let span = span(&method, request.path(), traceparent);
 
     let progress = request.request().conn_data::<Rc<Progress>>().cloned();
+    if let Some(progress) = &progress {
+        progress.no_surplus().await;
+    }
+    let asked_to_close = request.head().connection_type() == ConnectionType::Close;
     let answering = progress.as_ref().map(Progress::answering);
     let response = next.call(request).instrument(span.clone()).await?;
+    let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
+    if let Some(progress) = progress.filter(|_| closes) {
+        progress.last_answered();
+    }
     drop(answering);
 
     let route = response.request().match_pattern();

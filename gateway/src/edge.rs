@@ -125,6 +125,10 @@ fn check_head(head: &RequestHead) -> Result<(), Problem> {
             return Err(Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1"));
         }
     }
+    // Some proxies read an underscore as a hyphen.
+    if headers.contains_key("transfer_encoding") || headers.contains_key("content_length") {
+        return Err(Problem::invalid("headers", "must not look like Transfer-Encoding or Content-Length"));
+    }
     if head.version == Version::HTTP_11 && headers.get_all(header::HOST).count() != 1 {
         return Err(Problem::invalid("Host", "must be sent once"));
     }

@@ -22,4 +22,5 @@ mod protection;
 mod store;
 mod support;
 mod tokens;
+mod versions;
 mod wechat;
