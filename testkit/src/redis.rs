@@ -23,9 +23,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Redis {
     directory: PathBuf,
     port: u16,
+    /// Of every user but the first, who needs none.
+    password: String,
     /// `None` while stopped.
     process: Option<Process>,
 }
+
+/// The users that services have; see deploy/stores.
+const USERS: &str = include_str!("../../deploy/stores/redis.acl");
 
 impl Redis {
     /// Starts a server with no data.
@@ -36,7 +41,9 @@ impl Redis {
         let directory = environment::directory().join(format!("redis-{}", uuid::Uuid::new_v4().simple()));
         let mut last_error = None;
         for _ in 0..START_ATTEMPTS {
-            let mut redis = Self { directory: directory.clone(), port: port::free(), process: None };
+            let password = uuid::Uuid::new_v4().simple().to_string();
+            let mut redis =
+                Self { directory: directory.clone(), port: port::free(), password, process: None };
             match redis.launch().await {
                 Ok(()) => return redis,
                 Err(error) => last_error = Some(error),
@@ -48,6 +55,21 @@ impl Redis {
     /// `redis://127.0.0.1:<port>/`
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// `redis://<service>:<password>@127.0.0.1:<port>/`, with the rights that this service has in production.
+    pub fn url_of(&self, service: &str) -> String {
+        format!("redis://{service}:{}@127.0.0.1:{}/", self.password, self.port)
+    }
+
+    /// The users, one a line: an ACL file has no comments.
+    fn users(&self) -> String {
+        let users = USERS.replace(">@REDIS_ADMIN@", "nopass");
+        let users = users.replace("@REDIS_STOCK@", &self.password).replace("@REDIS_GATEWAY@", &self.password);
+        users
+            .lines()
+            .filter(|line| line.starts_with("user "))
+            .fold(String::new(), |all, line| all + line + "\n")
     }
 
     /// The port, the same over all restarts.
@@ -107,6 +129,8 @@ impl Redis {
     async fn launch(&mut self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("redis.log");
+        let users = self.directory.join("users.acl");
+        std::fs::write(&users, self.users())?;
         let (port, directory) = (self.port, &self.directory);
         let process = Process::start(
             Path::new("redis-server"),
@@ -120,6 +144,7 @@ impl Redis {
                     "--maxmemory-policy",
                     "noeviction",
                 ]);
+                command.arg("--aclfile").arg(&users);
                 command.arg("--dir").arg(directory).current_dir(directory);
             },
             &log,

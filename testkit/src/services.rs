@@ -57,12 +57,12 @@ impl Services {
         init();
         let (redis, vhost, orders_database, notify_database) = tokio::join!(
             Redis::start(),
-            Vhost::create(),
-            Database::create("orders"),
-            Database::create("notify"),
+            Vhost::create_with_services(),
+            Database::create_with_role("orders"),
+            Database::create_with_role("notify"),
         );
         let mut plan = Plan::new(replicas, settings);
-        plan.connect(&redis.url(), &vhost.url(), &orders_database.url(), &notify_database.url());
+        plan.connect(&redis, &vhost, &orders_database, &notify_database);
 
         let logs = environment::directory().join("logs").join(plan.world());
         std::fs::create_dir_all(&logs).expect("the folder for logs can be made");

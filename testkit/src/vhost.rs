@@ -19,6 +19,31 @@ pub struct Vhost {
     /// Also the name and the password of the user.
     name: String,
     api: Url,
+    /// Services that have a user of their own here.
+    services: Vec<Permission>,
+}
+
+/// What one service may do; see deploy/stores.
+#[derive(Debug)]
+struct Permission {
+    service: &'static str,
+    configure: &'static str,
+    write: &'static str,
+    read: &'static str,
+}
+
+/// The permissions that services have.
+const PERMISSIONS: &str = include_str!("../../deploy/stores/rabbitmq-permissions");
+
+fn permissions() -> Vec<Permission> {
+    let lines = PERMISSIONS.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let columns = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    columns
+        .map(|columns| match columns[..] {
+            [service, configure, write, read] => Permission { service, configure, write, read },
+            _ => panic!("not four columns: {columns:?}"),
+        })
+        .collect()
 }
 
 impl Vhost {
@@ -27,15 +52,46 @@ impl Vhost {
     /// # Panics
     /// If RabbitMQ refuses, or outside `./dev test`.
     pub async fn create() -> Self {
+        Self::create_for(Vec::new()).await
+    }
+
+    /// As [`Vhost::create`], with a user for each service that has the rights of production.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses, or outside `./dev test`.
+    pub async fn create_with_services() -> Self {
+        Self::create_for(permissions()).await
+    }
+
+    async fn create_for(services: Vec<Permission>) -> Self {
         let name = format!("t-{}", uuid::Uuid::new_v4().simple());
-        let vhost = Self { name, api: environment::rabbitmq_api_url() };
-        let user = json!({ "password": vhost.name, "tags": "" });
-        vhost
-            .call(Method::PUT, &format!("users/{}", vhost.name), Some(user))
-            .await
-            .expect("the user is created");
+        let vhost = Self { name, api: environment::rabbitmq_api_url(), services };
+        for user in vhost.users() {
+            let body = json!({ "password": vhost.name, "tags": "" });
+            vhost.call(Method::PUT, &format!("users/{user}"), Some(body)).await.expect("the user is created");
+        }
         vhost.fill().await.expect("the virtual host is created");
         vhost
+    }
+
+    /// The user of everything, then the services'.
+    fn users(&self) -> Vec<String> {
+        let services = self.services.iter().map(|permission| self.user_of(permission.service));
+        std::iter::once(self.name.clone()).chain(services).collect()
+    }
+
+    fn user_of(&self, service: &str) -> String {
+        format!("{}-{service}", self.name)
+    }
+
+    /// As [`Vhost::url`], with the user of a service; see [`Vhost::create_with_services`].
+    ///
+    /// # Panics
+    /// Never: an AMQP address has room for a user.
+    pub fn url_of(&self, service: &str) -> String {
+        let mut url = Url::parse(&self.url()).expect("an address");
+        url.set_username(&self.user_of(service)).expect("an amqp URL has room for a user");
+        url.into()
     }
 
     /// `amqp://user:password@host:port/<name>`
@@ -66,8 +122,10 @@ impl Vhost {
     /// # Panics
     /// If RabbitMQ refuses.
     pub async fn close_all_connections(&self) {
-        let path = format!("connections/username/{}", self.name);
-        self.call(Method::DELETE, &path, None).await.expect("RabbitMQ closes connections");
+        for user in self.users() {
+            let path = format!("connections/username/{user}");
+            self.call(Method::DELETE, &path, None).await.expect("RabbitMQ closes connections");
+        }
     }
 
     /// Makes the broker unreachable for this test: closes every connection and refuses new ones until
@@ -103,6 +161,11 @@ impl Vhost {
         self.call(Method::PUT, &self.path(), None).await?;
         let everything = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         self.call(Method::PUT, &format!("permissions/{0}/{0}", self.name), Some(everything)).await?;
+        for Permission { service, configure, write, read } in &self.services {
+            let rights = json!({ "configure": configure, "write": write, "read": read });
+            let path = format!("permissions/{}/{}", self.name, self.user_of(service));
+            self.call(Method::PUT, &path, Some(rights)).await?;
+        }
         Ok(())
     }
 
@@ -137,7 +200,9 @@ impl Drop for Vhost {
     fn drop(&mut self) {
         cleanup::block_on("deleting a virtual host", async {
             self.call(Method::DELETE, &self.path(), None).await?;
-            self.call(Method::DELETE, &format!("users/{}", self.name), None).await?;
+            for user in self.users() {
+                self.call(Method::DELETE, &format!("users/{user}"), None).await?;
+            }
             Ok(())
         });
     }

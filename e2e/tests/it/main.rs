@@ -7,6 +7,7 @@ mod crashes;
 mod idempotency;
 mod input;
 mod lifecycle;
+mod privileges;
 mod storm;
 mod support;
 mod told;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::port::{self, Reserved};
+use crate::{Database, Redis, Vhost};
 
 /// In the order in which they are started.
 pub(super) const SERVICES: [&str; 4] = ["stock-service", "order-service", "notify-service", "gateway"];
@@ -68,18 +69,20 @@ impl Plan {
         }
     }
 
-    /// Says where the stores are.
-    pub(super) fn connect(&mut self, redis: &str, amqp: &str, orders: &str, notify: &str) {
+    /// Says where the stores are, with the credentials that each service has in production.
+    pub(super) fn connect(&mut self, redis: &Redis, vhost: &Vhost, orders: &Database, notify: &Database) {
         let stores = [
-            ("GATEWAY__REDIS__URL", redis),
-            ("STOCK_SERVICE__REDIS__URL", redis),
-            ("STOCK_SERVICE__AMQP__URL", amqp),
-            ("ORDER_SERVICE__DATABASE__URL", orders),
-            ("ORDER_SERVICE__AMQP__URL", amqp),
-            ("NOTIFY_SERVICE__DATABASE__URL", notify),
-            ("NOTIFY_SERVICE__AMQP__URL", amqp),
+            ("GATEWAY__REDIS__URL", redis.url_of("gateway")),
+            ("STOCK_SERVICE__REDIS__URL", redis.url_of("stock-service")),
+            ("STOCK_SERVICE__AMQP__URL", vhost.url_of("stock-service")),
+            ("ORDER_SERVICE__DATABASE__URL", orders.role_url()),
+            ("ORDER_SERVICE__DATABASE__MIGRATION_URL", orders.url()),
+            ("ORDER_SERVICE__AMQP__URL", vhost.url_of("order-service")),
+            ("NOTIFY_SERVICE__DATABASE__URL", notify.role_url()),
+            ("NOTIFY_SERVICE__DATABASE__MIGRATION_URL", notify.url()),
+            ("NOTIFY_SERVICE__AMQP__URL", vhost.url_of("notify-service")),
         ];
-        self.stores = stores.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        self.stores = stores.map(|(key, value)| (key.to_owned(), value)).to_vec();
     }
 
     /// A name for this world's folder.
