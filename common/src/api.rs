@@ -42,6 +42,12 @@ pub struct Sale {
     /// True when the stock figures are the last known ones because the inventory cannot be reached.
     #[serde(default)]
     pub stale: bool,
+    /// Whether an order needs a place in line first: `POST /api/v1/items/{item_id}/place`.
+    #[serde(default)]
+    pub waiting_room: bool,
+    /// Whether taking a place, or ordering where there is no waiting room, needs a solved challenge.
+    #[serde(default)]
+    pub challenge: bool,
     /// What is on sale.
     pub items: Vec<SaleItem>,
 }

@@ -10,6 +10,7 @@
 
 pub mod amqp;
 pub mod api;
+pub mod attentive;
 pub mod batcher;
 pub mod failpoint;
 pub mod health;

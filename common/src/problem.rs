@@ -22,6 +22,10 @@ pub enum Code {
     Unauthenticated,
     /// The token's role does not allow it.
     Forbidden,
+    /// The item has a waiting room, and this order brings no purchase token that counts.
+    PlaceRequired,
+    /// Solve the challenge in `challenge` and send the answer along.
+    ChallengeRequired,
     /// There is no such thing for this user.
     NotFound,
     /// The path exists, the method does not.
@@ -62,7 +66,7 @@ impl Code {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::PlaceRequired | Self::ChallengeRequired => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -86,6 +90,10 @@ impl Code {
             Self::InvalidRequest => "The request is not valid.",
             Self::Unauthenticated => "A valid access token is required.",
             Self::Forbidden => "This is not allowed for your role.",
+            Self::PlaceRequired => {
+                "Take a place in line first, and order with the purchase token it gives you."
+            }
+            Self::ChallengeRequired => "Solve the challenge and send the answer along.",
             Self::NotFound => "There is no such resource.",
             Self::MethodNotAllowed => "This method is not supported here.",
             Self::TooLarge => "The request body is too large.",
@@ -118,6 +126,8 @@ impl Code {
             Self::InvalidRequest
             | Self::Unauthenticated
             | Self::Forbidden
+            | Self::PlaceRequired
+            | Self::ChallengeRequired
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::TooLarge
@@ -155,6 +165,20 @@ impl Outcome {
     }
 }
 
+/// Something that costs a machine work: find a `counter`, as decimal text, such that SHA-256 of
+/// `<puzzle>.<counter>` begins with `difficulty_bits` zero bits, and send `Challenge-Answer: <puzzle>.<counter>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Challenge {
+    /// Always `proof_of_work`; more kinds may be added.
+    pub kind: String,
+    /// Good for this user and this item, once, until it expires.
+    pub puzzle: String,
+    /// How many zero bits; each doubles the work.
+    pub difficulty_bits: u32,
+    /// Until when the answer counts.
+    pub expires_at: DateTime<Utc>,
+}
+
 /// A problem document, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -175,6 +199,9 @@ pub struct Problem {
     /// With `not_started`: when the sale opens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<DateTime<Utc>>,
+    /// With `challenge_required`: what to solve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Box<Challenge>>,
     /// Seconds to wait before asking again; sent as the Retry-After header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
@@ -192,6 +219,7 @@ impl Problem {
             detail: code.detail().to_owned(),
             field: None,
             starts_at: None,
+            challenge: None,
             retry_after_s: code.retry_after_s_default(),
         }
     }

@@ -21,10 +21,17 @@ Trying it
   demo [options]       play a flash sale against the running instance, check the books
   load [options]       measure it (built with optimisation; use with `up --release`)
   audit [options]      check the books of every sale
+  line [options]       play a sale with a waiting room with people and bots, and check that it was fair
 
 Working on it
   test [arguments]     all tests on real servers of their own; arguments go to cargo test:
                        ./dev test -p stock-service sold_out -- --nocapture
+  chaos [options]      fault campaign: seeded schedules of faults against services and stores of their own, every
+                       promise checked; a report in .dev/reports/chaos.json; fails if anything was found
+     --schedules <n>   how many (20), from --seed <s> (1) on; one that fails is replayed by its seed
+     --crash-points    every crash point of every service, aborting, standing still and failing
+     --planted <name>  plants a mistake (all: each of them) and expects it to be noticed
+     --help            the rest
   lint                 formatting, clippy, documentation, licences, shell scripts
 
 Parts: postgres redis rabbitmq stock-service order-service notify-service gateway (replicas: gateway-2 ...).

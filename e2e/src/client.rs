@@ -265,6 +265,8 @@ pub fn one_dish(
         starts_at,
         ends_at: starts_at + chrono::Duration::days(1),
         payment_window_seconds: window_s,
+        waiting_room: false,
+        challenge: false,
         items: vec![dish],
     })
 }

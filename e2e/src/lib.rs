@@ -6,3 +6,4 @@
 pub mod client;
 pub mod crowd;
 pub mod environment;
+pub mod line;

@@ -24,6 +24,8 @@ pub struct Wish {
     pub user_id: UserId,
     /// Units wanted.
     pub quantity: Quantity,
+    /// When the waiting room admitted the buyer, if it did, in ms of its clock.
+    pub admitted_ms: Option<i64>,
 }
 
 type Queue = Batcher<Wish, ReserveOutcome>;

@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::challenge::Challenges;
 use crate::edge::Origins;
 use crate::http::{self, Served};
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
@@ -137,13 +139,16 @@ fn state(
     let orders = upstream("order-service", &settings.orders)?;
     let store = Store::new(&settings.redis)?;
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
+    let catalogue: Arc<Catalogue> = Arc::default();
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
         limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
-        catalogue: Arc::default(),
+        challenges: Challenges::new(&settings.challenge, settings.door_secrets(), store.clone()),
+        lines: Lines::new(settings, store.clone(), catalogue.clone(), tasks),
+        catalogue,
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
@@ -173,6 +178,7 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     if let Some(store) = state.store.clone() {
         tasks.spawn("redis", store.watch(health.dependency("redis"), tasks.stop_token()));
     }
+    tasks.spawn("lines", state.lines.clone().forget(tasks.stop_token()));
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
 }

@@ -139,6 +139,8 @@ mod tests {
             available: 0,
             per_user_limit: 1,
             open: true,
+            waiting_room: false,
+            challenge: false,
             granted: Some(IdFilter::of(&[order("granted")])),
         };
         change(&mut item);

@@ -20,8 +20,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 /// What scripts of other origins may send.
-const ALLOWED_HEADERS: &str =
-    "authorization, content-type, idempotency-key, purchase-token, last-event-id, x-request-id";
+const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, purchase-token, challenge-answer, device-id, last-event-id, x-request-id";
 /// What scripts of other origins may read.
 const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.

@@ -8,6 +8,7 @@ pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod orders;
 pub(crate) mod payments;
+pub(crate) mod place;
 pub(crate) mod place_order;
 pub(crate) mod sales;
 pub(crate) mod webhooks;
@@ -31,6 +32,9 @@ use Expect::{Json, Nothing, Raw};
 /// All routes. They are tried from the top, so the busiest are first.
 pub static ENDPOINTS: &[Endpoint] = &[
     post("/api/v1/items/{item_id}/orders", User, Order, Json, |call| Box::pin(place_order::place(call))),
+    get("/api/v1/items/{item_id}/place", Stream, Read, |call| Box::pin(place::look(call))),
+    post("/api/v1/items/{item_id}/place", User, Read, Nothing, |call| Box::pin(place::join(call))),
+    get("/api/v1/items/{item_id}/draw", Anyone, Read, |call| Box::pin(place::draw(call))),
     get("/api/v1/sales", Anyone, Read, |call| Box::pin(sales::list(call))),
     get("/api/v1/sales/{sale_id}", Anyone, Read, |call| Box::pin(sales::single(call))),
     get("/api/v1/orders", User, Read, |call| Box::pin(orders::list(call))),

@@ -61,6 +61,8 @@ fn chinese(code: Code) -> &'static str {
         Code::InvalidRequest => "请求无效。",
         Code::Unauthenticated => "需要有效的访问令牌。",
         Code::Forbidden => "您的角色无权执行此操作。",
+        Code::PlaceRequired => "请先排队，并凭排队获得的购买令牌下单。",
+        Code::ChallengeRequired => "请完成验证后携带答案重试。",
         Code::NotFound => "资源不存在。",
         Code::MethodNotAllowed => "此处不支持该请求方法。",
         Code::TooLarge => "请求体过大。",

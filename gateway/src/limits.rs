@@ -8,7 +8,7 @@
 //! its token from the buckets that all replicas share, in one script call. Is Redis away, this replica takes as much from its own
 //! bucket as all replicas together could have given away meanwhile: a share of rate and burst.
 
-mod bucket;
+pub mod bucket;
 mod quota;
 mod shared;
 

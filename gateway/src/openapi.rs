@@ -31,7 +31,7 @@ const BEARER: &str = "bearer";
     paths(
         http::docs::healthz, http::docs::openapi, http::docs::index, http::docs::file,
         http::auth::dev_token, http::auth::wechat, http::sales::list, http::sales::single,
-        http::place_order::place, http::orders::list, http::orders::single, http::orders::pay, http::orders::cancel,
+        http::place_order::place, http::place::join, http::place::look, http::place::draw, http::orders::list, http::orders::single, http::orders::pay, http::orders::cancel,
         http::events::stream, http::payments::callback, http::payments::sandbox_page, http::payments::sandbox_pay,
         http::admin::list_sales, http::admin::create_sale, http::admin::get_sale, http::admin::change_sale,
         http::admin::publish, http::admin::pause, http::admin::resume, http::admin::end, http::admin::audit,
@@ -88,11 +88,13 @@ fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
     let order = endpoint.class == Class::Order;
     let named = endpoint.path.contains('{');
     let sandbox = endpoint.path.starts_with("/sandbox/");
-    let refusals: [(bool, u16, &str); 11] = [
+    let refusals: [(bool, u16, &str); 13] = [
         (true, 400, "`invalid_request`: `field` names what to change."),
         (has_token, 401, "`unauthenticated`: no token, or none that counts."),
         (endpoint.class == Class::Callback, 401, "`unauthenticated`: not signed by the provider."),
         (endpoint.needs_admin() || endpoint.class == Class::Auth, 403, "`forbidden`"),
+        (order, 403, "`place_required`: take a place in line. `challenge_required`: solve `challenge`."),
+        (endpoint.path.ends_with("/place") && command, 403, "`challenge_required`: solve `challenge`."),
         (named, 404, "`not_found`"),
         (order, 409, "`not_started` (with `starts_at`), `ended`, `paused`, `sold_out`, `limit_exceeded`"),
         (command && (has_token || sandbox) && !order, 409, "`invalid_transition`"),

@@ -19,6 +19,9 @@ pub const PREFIX: &str = "GATEWAY";
 /// The embedded defaults, with a comment on every key.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
+/// Most zero bits of a challenge: a thousand million hashes, which no phone finds in time.
+const CHALLENGE_BITS_MAX: u32 = 30;
+
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +60,10 @@ pub struct Settings {
     pub waits: WaitSettings,
     /// Token buckets.
     pub limits: LimitSettings,
+    /// Waiting rooms.
+    pub line: LineSettings,
+    /// Work before a place or an order.
+    pub challenge: ChallengeSettings,
     /// Browser apps of other origins.
     pub cors: CorsSettings,
 }
@@ -247,6 +254,46 @@ pub struct Bucket {
     pub burst: NonZeroU32,
 }
 
+/// `[line]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineSettings {
+    /// What purchase tokens are signed with; empty: a key derived from `internal.token`.
+    pub secret: SecretString,
+    /// The secret before this one, which still counts; empty: none.
+    pub secret_previous: SecretString,
+    /// People let in per second, for each item.
+    pub admit_per_second: u32,
+    /// Admissions not used yet, in percent of the units on offer.
+    pub oversubscribe_percent: u32,
+    /// How long an admission is good.
+    pub token_ttl_ms: u64,
+    /// How long one who does not ask counts as there.
+    pub presence_ms: u64,
+    /// Most people in one line.
+    pub people_max: u32,
+    /// How long the keys of a line outlive its sale.
+    pub keep_ms: u64,
+    /// Orders without an admission that are asked for, of one user.
+    pub unplaced: Bucket,
+}
+
+/// `[challenge]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengeSettings {
+    /// Zero bits to find.
+    pub difficulty_bits: u32,
+    /// Zero bits to find above `hard_above_per_second`.
+    pub hard_bits: u32,
+    /// Above so many requests per second everybody is asked; 0: only where the sale asks.
+    pub required_above_per_second: u64,
+    /// Above so many requests per second it is harder; 0: never.
+    pub hard_above_per_second: u64,
+    /// How long an answer counts.
+    pub ttl_ms: u64,
+}
+
 /// `[cors]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,6 +345,21 @@ impl Settings {
         if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
             return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
         }
+        for (key, secret) in
+            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
+        {
+            if !secret.expose_secret().is_empty() {
+                check_secret(key, secret, self.profile)?;
+            }
+        }
+        for (key, bits) in [
+            ("challenge.difficulty_bits", self.challenge.difficulty_bits),
+            ("challenge.hard_bits", self.challenge.hard_bits),
+        ] {
+            if bits > CHALLENGE_BITS_MAX {
+                return Err(SettingsError::invalid(key, format!("must be at most {CHALLENGE_BITS_MAX}")));
+            }
+        }
         if !self.wechat.app_id.is_empty() && self.wechat.app_secret.expose_secret().is_empty() {
             return Err(SettingsError::invalid("wechat.app_secret", "is not set"));
         }
@@ -321,6 +383,12 @@ impl Settings {
             ("auth.jwks_refresh_ms", self.auth.jwks_refresh_ms),
             ("auth.jwks_retry_ms", self.auth.jwks_retry_ms),
             ("wechat.timeout_ms", self.wechat.timeout_ms),
+            ("line.admit_per_second", self.line.admit_per_second.into()),
+            ("line.oversubscribe_percent", self.line.oversubscribe_percent.into()),
+            ("line.token_ttl_ms", self.line.token_ttl_ms),
+            ("line.presence_ms", self.line.presence_ms),
+            ("line.people_max", self.line.people_max.into()),
+            ("challenge.ttl_ms", self.challenge.ttl_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
@@ -349,6 +417,14 @@ impl Settings {
             return Err(SettingsError::invalid("auth.jwks", "must be https, or a file"));
         }
         Ok(())
+    }
+
+    /// What tokens and puzzles are signed with, and what else still counts.
+    pub fn door_secrets(&self) -> (&[u8], Option<&[u8]>) {
+        let (secret, previous) =
+            (self.line.secret.expose_secret(), self.line.secret_previous.expose_secret());
+        let secret = if secret.is_empty() { self.internal.token.expose_secret() } else { secret };
+        (secret.as_bytes(), (!previous.is_empty()).then_some(previous.as_bytes()))
     }
 
     /// Whether this is a developer's machine.
@@ -436,6 +512,9 @@ mod tests {
         );
         assert!(refused("GATEWAY__LIMITS__USER__ORDER__BURST", "0").contains("limits.user.order.burst"));
         assert!(refused("GATEWAY__WECHAT__APP_ID", "wx1").contains("wechat.app_secret"));
+        assert!(refused("GATEWAY__LINE__SECRET", "short").contains("line.secret"));
+        assert!(refused("GATEWAY__LINE__SECRET_PREVIOUS", "changeme").contains("line.secret_previous"));
+        assert!(refused("GATEWAY__LINE__ADMIT_PER_SECOND", "0").contains("line.admit_per_second"));
         assert!(refused("GATEWAY__HTTP__PROT", "1").contains("prot"));
         assert!(
             refused("GATEWAY__AUTH__JWT_SECRET", "kq8Zr2vX0pLw7TnYd4Hs9BfGc1MjUe6A").contains("jwt_secret")

@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
+use crate::challenge::Challenges;
 use crate::edge::Origins;
 use crate::limits::Limits;
+use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
@@ -45,6 +47,10 @@ pub struct State {
     pub attempts: Attempts,
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
+    /// Work before a place or an order.
+    pub challenges: Challenges,
+    /// Waiting rooms.
+    pub lines: Lines,
     /// stock-service.
     pub stock: Upstream,
     /// order-service.

@@ -3,6 +3,7 @@
 //! Queries are plain SQL: nearly all of them are batches (`UNNEST`) or claims (`SKIP LOCKED`).
 
 pub mod audit_log;
+mod connect;
 pub mod deliveries;
 pub mod events;
 pub mod queue;
@@ -16,13 +17,12 @@ use common::failpoint::Injected;
 use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
-use diesel_async::{
-    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _,
-    SimpleAsyncConnection as _,
-};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
+use tokio::runtime::Handle;
+use tokio::task::JoinError;
 
 use crate::settings::DatabaseSettings;
 
@@ -32,6 +32,8 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const MIGRATION_TIMEOUT_S: u32 = 120;
 /// How long a database that cannot be reached at start is waited for: it may be starting itself.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
+/// How much longer than a statement may take the server may say nothing.
+const SILENCE_MARGIN: Duration = Duration::from_secs(3);
 /// Pause between two tries to reach it.
 const STARTUP_RETRY: Duration = Duration::from_millis(500);
 
@@ -86,9 +88,14 @@ impl Db {
     pub fn new(settings: &DatabaseSettings) -> anyhow::Result<Self> {
         let connect_timeout = settings.connect_timeout();
         let statement_timeout_ms = settings.statement_timeout_ms;
+        let runtime = Handle::current();
         let mut config = ManagerConfig::<AsyncPgConnection>::default();
-        config.custom_setup =
-            Box::new(move |url| connect(url.to_owned(), connect_timeout, statement_timeout_ms).boxed());
+        config.custom_setup = Box::new(move |url| {
+            // Not on an HTTP worker's runtime, which ends before the pool does.
+            let opening = runtime.spawn(open(url.to_owned(), connect_timeout, statement_timeout_ms));
+            let broken = |error: JoinError| Err(ConnectionError::BadConnection(error.to_string()));
+            async move { opening.await.unwrap_or_else(broken) }.boxed()
+        });
         // A broken connection shows in its first query, and every caller tries again.
         config.recycling_method = RecyclingMethod::Fast;
         let url = settings.url.expose_secret();
@@ -118,13 +125,14 @@ impl Db {
     }
 }
 
-async fn connect(
+async fn open(
     url: String,
     timeout: Duration,
     statement_timeout_ms: u32,
 ) -> ConnectionResult<AsyncPgConnection> {
     let establish = async {
-        let mut connection = AsyncPgConnection::establish(&url).await?;
+        let patience = Duration::from_millis(statement_timeout_ms.into()) + SILENCE_MARGIN;
+        let mut connection = connect::connect(&url, patience).await?;
         // Also what one statement may wait for locks; a replica that hangs must not hold the others up for ever.
         let set = format!(
             "SET statement_timeout = {statement_timeout_ms}; \
@@ -145,7 +153,7 @@ async fn connect_patiently(settings: &DatabaseSettings) -> ConnectionResult<Asyn
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
         let url = settings.migration_url().expose_secret().to_owned();
-        match connect(url, settings.connect_timeout(), MIGRATION_TIMEOUT_S * 1_000).await {
+        match open(url, settings.connect_timeout(), MIGRATION_TIMEOUT_S * 1_000).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(STARTUP_RETRY).await;

@@ -18,6 +18,7 @@ const SECONDS_PER_HOUR: f64 = 3_600.0;
 enum Old {
     Events,
     Delivered,
+    Parked,
     Dropped,
     Webhooks,
 }
@@ -49,7 +50,7 @@ pub async fn run(db: Db, settings: RetentionSettings, stop: CancellationToken) -
 /// # Errors
 /// A query failed; what was deleted before stays deleted.
 pub async fn tidy(db: &Db, settings: RetentionSettings) -> Result<(), DbError> {
-    for old in [Old::Events, Old::Delivered, Old::Dropped, Old::Webhooks] {
+    for old in [Old::Events, Old::Delivered, Old::Parked, Old::Dropped, Old::Webhooks] {
         let mut deleted = 0;
         loop {
             let batch = delete(db, settings, old).await?;
@@ -60,6 +61,9 @@ pub async fn tidy(db: &Db, settings: RetentionSettings) -> Result<(), DbError> {
         }
         if deleted > 0 {
             tracing::info!(what = ?old, deleted, "tidied");
+            if matches!(old, Old::Parked) {
+                tracing::warn!(deleted, "parked deliveries that nobody had sent again are gone");
+            }
         }
     }
     Ok(())
@@ -67,6 +71,7 @@ pub async fn tidy(db: &Db, settings: RetentionSettings) -> Result<(), DbError> {
 
 async fn delete(db: &Db, settings: RetentionSettings, old: Old) -> Result<usize, DbError> {
     let age_s = f64::from(settings.keep_hours) * SECONDS_PER_HOUR;
+    let parked_age_s = f64::from(settings.keep_parked_hours) * SECONDS_PER_HOUR;
     let most = i64::from(settings.batch_max);
     let mut connection = db.get().await?;
     connection
@@ -76,7 +81,8 @@ async fn delete(db: &Db, settings: RetentionSettings, old: Old) -> Result<usize,
             }
             match old {
                 Old::Events => retention::delete_events(connection, age_s, most).await,
-                Old::Delivered => retention::delete_delivered(connection, age_s, most).await,
+                Old::Delivered => retention::delete_finished(connection, "delivered", age_s, most).await,
+                Old::Parked => retention::delete_finished(connection, "parked", parked_age_s, most).await,
                 Old::Dropped => retention::delete_dropped(connection, most).await,
                 Old::Webhooks => retention::delete_webhooks(connection, DELETED_WEBHOOK_AGE_S).await,
             }

@@ -11,6 +11,8 @@ use common::settings::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+use crate::webhook::circuit::Limits;
+
 const DEFAULT: &str = include_str!("../config/default.toml");
 
 /// Bounds that keep a mistake from becoming an outage.
@@ -128,6 +130,10 @@ pub struct WebhookSettings {
     pub endpoints_max: u32,
     /// Deliveries under way to one webhook.
     pub endpoint_concurrency: usize,
+    /// Failures in a row after which one delivery at a time is tried.
+    pub circuit_failures: u32,
+    /// Longest pause between two such tries, in milliseconds.
+    pub circuit_pause_max_ms: u64,
     /// Most time for one attempt, in milliseconds.
     pub timeout_ms: u64,
     /// The retry ladder, in milliseconds.
@@ -142,6 +148,14 @@ impl WebhookSettings {
     /// Most time for one attempt.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
+    }
+
+    /// When a webhook's breaker opens, and for how long.
+    pub fn circuit(&self) -> Limits {
+        Limits {
+            failures_max: self.circuit_failures,
+            pause_max: Duration::from_millis(self.circuit_pause_max_ms),
+        }
     }
 
     /// How long a delivery belongs to the replica that took it.
@@ -171,6 +185,8 @@ impl<T: FromStr<Err: Display>> TryFrom<String> for Numbers<T> {
 pub struct RetentionSettings {
     /// How long events and delivered deliveries are kept, in hours.
     pub keep_hours: u32,
+    /// How long parked deliveries are kept, in hours.
+    pub keep_parked_hours: u32,
     /// How often to tidy, in seconds.
     pub interval_s: u64,
     /// Rows deleted by one transaction.
@@ -251,9 +267,12 @@ impl Settings {
             ("sse.sweep_ms", sse.sweep_ms, 50, INTERVAL_MS_MAX),
             ("webhooks.endpoints_max", webhooks.endpoints_max.into(), 0, 1_000),
             ("webhooks.endpoint_concurrency", count(webhooks.endpoint_concurrency), 1, 1_000),
+            ("webhooks.circuit_failures", webhooks.circuit_failures.into(), 1, 1_000_000),
+            ("webhooks.circuit_pause_max_ms", webhooks.circuit_pause_max_ms, 1, INTERVAL_MS_MAX),
             ("webhooks.timeout_ms", webhooks.timeout_ms, 10, INTERVAL_MS_MAX),
             ("webhooks.poll_ms", webhooks.poll_ms, 10, INTERVAL_MS_MAX),
             ("retention.keep_hours", self.retention.keep_hours.into(), 1, 24 * 365),
+            ("retention.keep_parked_hours", self.retention.keep_parked_hours.into(), 1, 24 * 3_650),
             ("retention.interval_s", self.retention.interval_s, 1, 86_400),
             ("retention.batch_max", self.retention.batch_max.into(), 1, 100_000),
         ];

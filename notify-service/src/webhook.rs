@@ -4,6 +4,7 @@
 //! [`dispatcher`] that takes due ones for a time, sends them ([`sender`]), and records what came of it. A replica that
 //! dies in between loses its lease, and the delivery is repeated with the same `webhook-id` and the same body.
 
+pub mod circuit;
 pub mod dispatcher;
 pub mod resolver;
 pub mod sender;

@@ -1,6 +1,7 @@
 //! The orders database: pool, migrations, and transactions that run to their end.
 
-pub mod error;
+mod connect;
+mod error;
 pub mod schema;
 pub mod statement;
 
@@ -34,6 +35,25 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(120);
 const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two tries to reach it.
 const STARTUP_RETRY: Duration = Duration::from_millis(500);
+
+/// Attempts at a transaction that the server rolls back because of others.
+const ATTEMPTS_MAX: u32 = 4;
+/// Most pause before the second attempt; before the later ones it is longer.
+const CLASH_PAUSE: Duration = Duration::from_millis(50);
+
+/// What can be done in a transaction, more than once if need be.
+pub trait Work<T>:
+    for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Clone + Send + 'static
+{
+}
+
+impl<T, F> Work<T> for F where
+    F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>>
+        + Clone
+        + Send
+        + 'static
+{
+}
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -80,7 +100,8 @@ impl Db {
         }
     }
 
-    /// Runs `work` in a transaction, in a task of its own: a client that hangs up cannot cut it in the middle.
+    /// Runs `work` in a transaction, in a task of its own: a client that hangs up cannot cut it in the middle. Work that
+    /// the server rolled back because of other transactions is done again, a few times.
     ///
     /// # Errors
     /// As `work`, and everything that can happen to a transaction; then it has been rolled back, except that a
@@ -88,7 +109,7 @@ impl Db {
     pub async fn transaction<T, F>(&self, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+        F: Work<T>,
     {
         let done = self.quiet_transaction(work).await;
         if done.is_ok() {
@@ -104,8 +125,23 @@ impl Db {
     pub async fn quiet_transaction<T, F>(&self, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+        F: Work<T>,
     {
+        let mut attempts = 1;
+        loop {
+            let done = self.attempt(work.clone()).await;
+            let Some(reason) = done.as_ref().err().and_then(DbError::clash) else { return done };
+            metrics::counter!("database_clashes_total", "reason" => reason).increment(1);
+            if attempts == ATTEMPTS_MAX {
+                return done;
+            }
+            // Some chance, so that those who clashed do not meet again.
+            tokio::time::sleep(CLASH_PAUSE.mul_f64(f64::from(attempts) * rand::random::<f64>())).await;
+            attempts += 1;
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
         let db = self.clone();
         let running = self.runtime.spawn(
             async move {
@@ -127,8 +163,15 @@ impl Db {
 fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPgConnection>> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
-    let (setup, timeout) = (session_setup(settings), settings.connect_timeout());
-    config.custom_setup = Box::new(move |url| open(url.to_owned(), setup.clone(), timeout).boxed());
+    let setup = session_setup(settings);
+    let times = (settings.connect_timeout(), settings.patience());
+    // Not on an HTTP worker's runtime, which ends before the pool does.
+    let runtime = Handle::current();
+    config.custom_setup = Box::new(move |url| {
+        let opening = runtime.spawn(open(url.to_owned(), setup.clone(), times));
+        async { opening.await.unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string()))) }
+            .boxed()
+    });
     let url = settings.url.expose_secret();
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
     Pool::builder(manager).max_size(size).build().context("database pool")
@@ -162,7 +205,7 @@ async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
         let url = settings.migration_url().expose_secret().to_owned();
-        match open(url, String::new(), settings.connect_timeout()).await {
+        match open(url, String::new(), (settings.connect_timeout(), MIGRATION_TIMEOUT)).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(STARTUP_RETRY).await;
@@ -182,9 +225,13 @@ fn session_setup(settings: &DatabaseSettings) -> String {
     )
 }
 
-async fn open(url: String, setup: String, timeout: Duration) -> Result<AsyncPgConnection, ConnectionError> {
+async fn open(
+    url: String,
+    setup: String,
+    (timeout, patience): (Duration, Duration),
+) -> Result<AsyncPgConnection, ConnectionError> {
     let connecting = async {
-        let mut conn = AsyncPgConnection::establish(&url).await?;
+        let mut conn = connect::connect(&url, patience).await?;
         conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(conn)
     };

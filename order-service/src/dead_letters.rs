@@ -32,6 +32,8 @@ const REASON_OF_BROKER: &str = "delivered too often without being handled";
 const BATCH_MAX: usize = 64;
 /// Messages that the broker hands out ahead.
 const PREFETCH: u16 = 64;
+/// Most bytes of a body that are shown.
+const BODY_SHOWN_BYTES_MAX: usize = 16 * 1024;
 /// Most time for a message to be confirmed that is sent again.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,9 +64,17 @@ impl DeadLetterRow {
             kind: self.kind,
             reason: self.reason,
             first_seen_at: self.first_seen_at,
-            body: String::from_utf8_lossy(&self.body).into_owned(),
+            body: shown(&self.body),
         }
     }
+}
+
+/// What is shown of a body; all of it is kept, and sent again.
+fn shown(body: &[u8]) -> String {
+    let Some((shown, _)) = body.split_at_checked(BODY_SHOWN_BYTES_MAX) else {
+        return String::from_utf8_lossy(body).into_owned();
+    };
+    format!("{}… ({} bytes in all)", String::from_utf8_lossy(shown), body.len())
 }
 
 /// Starts to move the messages of every dead-letter queue into the table.

@@ -84,6 +84,7 @@ fn for_stock_service(cfg: &mut ServiceConfig) {
         .route("/items/{item_id}", web::get().to(inventory::item))
         .route("/items/{item_id}/epochs", web::post().to(inventory::grant_epoch))
         .route("/items/{item_id}/stock", web::get().to(inventory::stock))
+        .route("/items/{item_id}/orders", web::get().to(inventory::quiet_orders))
         .route("/items/{item_id}/orders/lookup", web::post().to(inventory::lookup));
 }
 

@@ -40,14 +40,15 @@ SELECT i.id, i.sale_id, i.version, s.starts_at, s.ends_at, s.paused_at IS NOT NU
        i.epoch, i.epoch_token, i.fenced_epoch,
        coalesce(s.ended_at, s.ends_at) <= now()
            AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.item_id = i.id AND o.status = 'pending_payment')
-           AS settled
+           AS settled,
+       s.waiting_room, s.challenge
   FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE i.id = $1 AND s.published_at IS NOT NULL";
 
 /// Items stay listed for two days after their sale, which is longer than any of its orders can wait for payment; and
 /// longer where orders are overdue because nobody was there to end them. Until then the inventory may hold their keys.
 const LIVE: &str = "
-SELECT i.id, i.version FROM items i JOIN sales s ON s.id = i.sale_id
+SELECT i.id, i.version, i.epoch FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE s.published_at IS NOT NULL
    AND (coalesce(s.ended_at, s.ends_at) > now() - interval '2 days'
         OR i.id IN (SELECT o.item_id FROM orders o
@@ -56,6 +57,13 @@ SELECT i.id, i.version FROM items i JOIN sales s ON s.id = i.sale_id
 
 const FENCED: &str = "SELECT epoch, epoch_token, fenced_epoch FROM items WHERE id = $1";
 const ORDERS_OF_ITEM: &str = "SELECT * FROM orders WHERE item_id = $1";
+/// Pages follow the index by item and user. An order that has just changed is left out: its news may be on their way.
+const QUIET_ORDERS: &str = "
+SELECT * FROM orders o
+ WHERE item_id = $1 AND (user_id, id) > ($2, $3)
+   AND NOT EXISTS (SELECT 1 FROM order_transitions t
+                    WHERE t.order_id = o.id AND t.at > now() - interval '10 seconds')
+ ORDER BY user_id, id LIMIT $4";
 const LOOKUP: &str = "SELECT * FROM orders WHERE id = ANY($1) AND item_id = $2";
 
 #[derive(QueryableByName)]
@@ -80,6 +88,8 @@ struct LiveRow {
     id: Uuid,
     #[diesel(sql_type = BigInt)]
     version: i64,
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
 }
 
 #[derive(QueryableByName)]
@@ -112,6 +122,10 @@ struct DefinitionRow {
     epoch_token: Option<Uuid>,
     #[diesel(sql_type = Bool)]
     settled: bool,
+    #[diesel(sql_type = Bool)]
+    waiting_room: bool,
+    #[diesel(sql_type = Bool)]
+    challenge: bool,
 }
 
 /// One right to load one item.
@@ -170,8 +184,8 @@ pub async fn definition(db: &Db, item: ItemId) -> Result<Option<ItemDefinition>,
 pub async fn live_items(db: &Db) -> Result<LiveItems, DbError> {
     let mut conn = db.get().await?;
     let rows: Vec<LiveRow> = Kept(diesel::sql_query(LIVE)).load(&mut conn).await?;
-    let items = rows.into_iter().map(|row| LiveItem { item_id: ItemId(row.id), version: row.version });
-    Ok(LiveItems { items: items.collect() })
+    let live = |row: LiveRow| LiveItem { item_id: ItemId(row.id), version: row.version, epoch: row.epoch };
+    Ok(LiveItems { items: rows.into_iter().map(live).collect() })
 }
 
 /// Those of `orders` that exist and are of this item.
@@ -182,6 +196,26 @@ pub async fn lookup(db: &Db, item: ItemId, orders: &[OrderId]) -> Result<Vec<Sto
     let ids: Vec<Uuid> = orders.iter().map(|id| id.0).collect();
     let mut conn = db.get().await?;
     let statement = diesel::sql_query(LOOKUP).bind::<Array<SqlUuid>, _>(ids).bind::<SqlUuid, _>(item.0);
+    let rows: Vec<OrderRow> = Kept(statement).load(&mut conn).await?;
+    Ok(into_orders(rows)?.into_iter().map(stock_order).collect())
+}
+
+/// A page of the item's orders that have not changed for ten seconds, in the order of user and id, from behind
+/// (`user`, `order`) on; at most [`LOOKUP_MAX`], fewer only at the end.
+///
+/// # Errors
+/// The database's.
+pub async fn quiet_orders(
+    db: &Db,
+    item: ItemId,
+    (user, order): (&str, Uuid),
+) -> Result<Vec<StockOrder>, DbError> {
+    let mut conn = db.get().await?;
+    let statement = diesel::sql_query(QUIET_ORDERS)
+        .bind::<SqlUuid, _>(item.0)
+        .bind::<Text, _>(user)
+        .bind::<SqlUuid, _>(order)
+        .bind::<BigInt, _>(LOOKUP_MAX as i64);
     let rows: Vec<OrderRow> = Kept(statement).load(&mut conn).await?;
     Ok(into_orders(rows)?.into_iter().map(stock_order).collect())
 }
@@ -262,6 +296,8 @@ fn definition_of(row: DefinitionRow) -> Result<ItemDefinition, DbError> {
         unit_price_cents: row.price_cents,
         currency: parse("items.currency", &row.currency)?,
         settled: row.settled,
+        waiting_room: row.waiting_room,
+        challenge: row.challenge,
     })
 }
 

@@ -8,6 +8,7 @@ pub mod decide;
 mod read;
 mod write;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -37,6 +38,7 @@ pub enum StockEvent {
 /// # Errors
 /// The database is away or busy: nothing was done, or it is not known; the same batch may be handled again.
 pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
+    let events = Arc::new(events);
     match place_together(db, events.clone()).await {
         Err(error) if error.is_permanent() => {
             tracing::warn!(
@@ -47,8 +49,8 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdic
         result => return result,
     }
     let mut verdicts = Vec::with_capacity(events.len());
-    for event in events {
-        match place_together(db, vec![event]).await {
+    for event in &*events {
+        match place_together(db, Arc::new(vec![event.clone()])).await {
             Ok(verdict) => verdicts.extend(verdict),
             Err(error) if error.is_permanent() => verdicts.push(Verdict::Park(reason(&error))),
             Err(error) => return Err(error),
@@ -57,7 +59,7 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdic
     Ok(verdicts)
 }
 
-async fn place_together(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
+async fn place_together(db: &Db, events: Arc<Vec<StockEvent>>) -> Result<Vec<Verdict>, DbError> {
     let (began, size) = (Instant::now(), events.len());
     failpoint::reach(crash_points::ORDER_BEGIN_BEFORE).await?;
     let verdicts = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;

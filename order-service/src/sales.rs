@@ -26,6 +26,8 @@ pub struct SaleRow {
     ends_at: DateTime<Utc>,
     payment_window_seconds: i32,
     created_at: DateTime<Utc>,
+    waiting_room: bool,
+    challenge: bool,
 }
 
 /// A row of `items`, as far as people see it.
@@ -84,6 +86,8 @@ impl SaleRecord {
             payment_window_seconds: count("payment_window_seconds", self.sale.payment_window_seconds)?,
             server_time: self.now,
             stale: false,
+            waiting_room: self.sale.waiting_room,
+            challenge: self.sale.challenge,
             items,
         })
     }
@@ -157,6 +161,8 @@ mod tests {
             ends_at: starts_at + TimeDelta::hours(1),
             payment_window_seconds: 60,
             created_at: starts_at - TimeDelta::days(2),
+            waiting_room: false,
+            challenge: false,
         }
     }
 

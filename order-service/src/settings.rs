@@ -74,6 +74,9 @@ pub struct DatabaseSettings {
     pub idle_in_transaction_timeout_ms: u64,
 }
 
+/// How much longer than a statement may take the server may say nothing.
+const SILENCE_MARGIN: Duration = Duration::from_secs(3);
+
 impl DatabaseSettings {
     /// Where migrations are made.
     pub fn migration_url(&self) -> &SecretString {
@@ -83,6 +86,11 @@ impl DatabaseSettings {
     /// Most time to open a connection.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Most time to wait for an answer of the server, which itself breaks off statements earlier than that.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.statement_timeout_ms) + SILENCE_MARGIN
     }
 
     /// Most time to wait for a free connection.

@@ -2,7 +2,7 @@
 -- load_begin.lua — closes an item's gate for good and prepares the staging keys of a load.
 --
 -- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late
---       8 staged holds   9 staged buyers   10 staged attempts
+--       8 staged holds   9 staged buyers   10 staged attempts   11 places
 -- ARGV  1 schema (1)   2 epoch that order-service handed out for this load
 --
 -- Returns { 0, now_ms, earlier } when the load may go on; earlier: 1 when the item was loaded here before
@@ -14,7 +14,7 @@
 
 --@include gate
 
-assert(#KEYS == 10 and #ARGV == 2 and ARGV[1] == '1', 'load_begin.lua: expected 10 keys and schema 1')
+assert(#KEYS == 11 and #ARGV == 2 and ARGV[1] == '1', 'load_begin.lua: expected 11 keys and schema 1')
 local epoch = tonumber(ARGV[2])
 assert(epoch and epoch >= 1, 'load_begin.lua: bad epoch')
 
@@ -24,9 +24,9 @@ local item = try('HMGET', KEYS[1], 'run_id', 'epoch')
 local loading = try('HMGET', KEYS[6], 'run_id', 'epoch')
 local item_epoch = item and tonumber(item[2] or nil)
 
-local types = { 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash' }
+local types = { 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash', [11] = 'hash' }
 local sound = true
-for i, expected in ipairs(types) do
+for i, expected in pairs(types) do
   local found = redis.call('TYPE', KEYS[i]).ok
   sound = sound and (found == expected or found == 'none')
 end
@@ -38,7 +38,7 @@ if loading and loading[1] == run_id and (tonumber(loading[2] or nil) or 0) > epo
   return { SUPERSEDED }
 end
 
-for i, expected in ipairs(types) do
+for i, expected in pairs(types) do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= expected and found ~= 'none' then
     redis.call('UNLINK', KEYS[i])

@@ -2,10 +2,10 @@
 -- load_commit.lua — replaces an item's books by the staged ones and opens the gate, last.
 --
 -- KEYS  as load_begin.lua: 1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late
---       8 staged holds   9 staged buyers   10 staged attempts
+--       8 staged holds   9 staged buyers   10 staged attempts   11 places
 -- ARGV  1 schema (1)   2 epoch of the load   3 orders that must be staged   4 lease in ms, 0 for an item that was
 --       never offered before   5 sale   6 starts_ms   7 ends_ms   8 state (none, paused, ended)   9 limit   10 total
---       11 price_cents   12 currency   13 version
+--       11 price_cents   12 currency   13 version   14 waiting room (0, 1)   15 challenge (0, 1)
 --
 -- Returns { 0, now_ms, units available, reservations merged } when the gate is open now, else { 1 }: another load has
 -- begun, the server process is another one, staged orders are missing, or load_merge.lua has not come to the end of
@@ -15,7 +15,7 @@
 
 --@include gate
 
-assert(#KEYS == 10 and #ARGV == 13 and ARGV[1] == '1', 'load_commit.lua: expected 10 keys, 13 arguments, schema 1')
+assert(#KEYS == 11 and #ARGV == 15 and ARGV[1] == '1', 'load_commit.lua: expected 11 keys, 15 arguments, schema 1')
 local total, lease_ms = tonumber(ARGV[10]), tonumber(ARGV[4])
 assert(total and lease_ms and tonumber(ARGV[6]) and tonumber(ARGV[7]) and tonumber(ARGV[9]) and tonumber(ARGV[11])
   and tonumber(ARGV[13]), 'load_commit.lua: not a number')
@@ -45,7 +45,7 @@ local ended_ms = item[3]
 redis.call('UNLINK', KEYS[1], KEYS[6])
 redis.call('HSET', KEYS[1], 'sale', ARGV[5], 'starts_ms', ARGV[6], 'ends_ms', ARGV[7], 'state', ARGV[8],
   'limit', ARGV[9], 'total', total, 'available', total - active, 'withheld', 0, 'price', ARGV[11],
-  'currency', ARGV[12], 'version', ARGV[13], 'epoch', ARGV[2])
+  'currency', ARGV[12], 'version', ARGV[13], 'epoch', ARGV[2], 'waiting_room', ARGV[14], 'challenge', ARGV[15])
 if ARGV[8] == 'ended' then
   redis.call('HSET', KEYS[1], 'ended_ms', ended_ms or now)
 end

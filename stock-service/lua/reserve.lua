@@ -1,47 +1,49 @@
 #!lua
 -- reserve.lua — decides a batch of requests for units of one item, in order of arrival.
 --
--- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts
+-- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 places
 -- ARGV  1 schema (1)   2 lowest epoch that the caller accepts   3 most attempts of one user
---       then for each of 1 to 64 requests: order id, user, quantity, deadline in ms by this server's clock
+--       then for each of 1 to 64 requests: order id, user, quantity, deadline in ms by this server's clock, when the
+--       waiting room admitted the user, in ms of its clock (0: not that anybody knows)
 --
 -- Returns { gate } when the gate is not open, else
 --   { 0, now_ms, epoch, sale, price_cents, currency, starts_ms, then for each request: code, standing, reserved_ms }
 --   code      >= 0 granted now or before: units left;  -1 item unknown (only as the gate);  -2 not enough units;
 --             -3 over the user's limit;  -4 not started;  -5 ended;  -6 paused;  -7 other quantity or user under
---             this id;  -8 deadline passed;  -9 too many attempts;  -12 reopening after a load, ask again
+--             this id;  -8 deadline passed;  -9 too many attempts;  -12 reopening after a load, ask again;
+--             -13 the item has a waiting room, and this admission is none, or an order was granted for it or a newer one
 --   standing  1 granted by this call, 2 known and not settled, 3 known and settled, 0 refused
 --
 -- All or nothing: every read and check comes before the first write, and nothing after it can fail. Not flagged
 -- allow-oom on purpose: a full Redis refuses the call before it runs.
 
-local HEADER, PER_REQUEST, REQUESTS_MAX, QUANTITY_MAX = 3, 4, 64, 100
+local HEADER, PER_REQUEST, REQUESTS_MAX, QUANTITY_MAX = 3, 5, 64, 100
 local NOT_ENOUGH, OVER_LIMIT, NOT_STARTED, ENDED, PAUSED = -2, -3, -4, -5, -6
-local MISMATCH, TOO_LATE, TOO_MANY_ATTEMPTS, REOPENING = -7, -8, -9, -12
+local MISMATCH, TOO_LATE, TOO_MANY_ATTEMPTS, REOPENING, PLACE_REQUIRED = -7, -8, -9, -12, -13
 local REFUSED, GRANTED, KNOWN_UNSETTLED, KNOWN_SETTLED = 0, 1, 2, 3
 
 --@include gate
 --@include hold
 
-assert(#KEYS == 5 and ARGV[1] == '1', 'reserve.lua: expected 5 keys and schema 1')
+assert(#KEYS == 6 and ARGV[1] == '1', 'reserve.lua: expected 6 keys and schema 1')
 local count = (#ARGV - HEADER) / PER_REQUEST
 assert(count >= 1 and count <= REQUESTS_MAX and count == math.floor(count), 'reserve.lua: expected 1 to 64 requests')
 local epoch_min, attempts_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 assert(epoch_min and attempts_max, 'reserve.lua: epoch and attempts must be numbers')
 
-local ids, users, quantities, deadlines = {}, {}, {}, {}
+local ids, users, quantities, deadlines, admitted = {}, {}, {}, {}, {}
 for i = 1, count do
   local at = HEADER + (i - 1) * PER_REQUEST
   ids[i], users[i] = ARGV[at + 1], ARGV[at + 2]
-  quantities[i], deadlines[i] = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  quantities[i], deadlines[i], admitted[i] = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   assert(#ids[i] > 0 and string.match(users[i], '^[%w_-]+$'), 'reserve.lua: bad order id or user')
   local quantity = quantities[i]
-  assert(quantity and quantity >= 1 and quantity <= QUANTITY_MAX and quantity == math.floor(quantity) and deadlines[i],
-    'reserve.lua: bad quantity or deadline')
+  assert(quantity and quantity >= 1 and quantity <= QUANTITY_MAX and quantity == math.floor(quantity) and deadlines[i]
+    and admitted[i], 'reserve.lua: bad quantity, deadline or admission')
 end
 
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'state', 'starts_ms', 'ends_ms', 'limit', 'available',
-  'price', 'currency', 'reopen_ms', 'reopen_as')
+  'price', 'currency', 'reopen_ms', 'reopen_as', 'waiting_room')
 if not item then
   return { BROKEN }
 end
@@ -55,13 +57,15 @@ local available, reopen_ms = tonumber(item[8] or nil), tonumber(item[11] or '0')
 local holds = try('HMGET', KEYS[2], unpack(ids))
 local bought_before = try('HMGET', KEYS[3], unpack(users))
 local attempts_before = try('HMGET', KEYS[5], unpack(users))
+local has_line = item[13] == '1'
+local places_before = has_line and try('HMGET', KEYS[6], unpack(users)) or {}
 if not (sale and state and price and currency and starts_ms and ends_ms and limit and available and reopen_ms)
-  or not (holds and bought_before and attempts_before and try('ZCARD', KEYS[4])) then
+  or not (holds and bought_before and attempts_before and try('ZCARD', KEYS[4]) and try('HLEN', KEYS[6])) then
   return { BROKEN }
 end
 
 local now = now_ms()
-local seen, bought, attempts = {}, {}, {}
+local seen, bought, attempts, places = {}, {}, {}, {}
 for i = 1, count do
   if holds[i] and not seen[ids[i]] then
     local quantity, _, _, reserved_ms, user = parse_hold(holds[i])
@@ -73,6 +77,7 @@ for i = 1, count do
   end
   bought[users[i]] = tonumber(bought_before[i] or '0')
   attempts[users[i]] = tonumber(attempts_before[i] or '0')
+  places[users[i]] = tonumber(places_before[i] or '0') or 0
   if not bought[users[i]] or not attempts[users[i]] then
     return { BROKEN }
   end
@@ -102,7 +107,7 @@ local function lease_refusal()
 end
 
 local refusal_for_all, refusal_for_now = closed_for_all(), lease_refusal()
-local new_holds, new_buyers, new_attempts, new_unsettled = {}, {}, {}, {}
+local new_holds, new_buyers, new_attempts, new_unsettled, new_places = {}, {}, {}, {}, {}
 local reply = { OPEN, now, tonumber(item[2]), sale, tonumber(price), currency, starts_ms }
 
 local function answer(code, standing, reserved_ms)
@@ -125,6 +130,8 @@ local function refusal_of(i)
     return refusal_for_now
   elseif available < quantities[i] then
     return NOT_ENOUGH
+  elseif has_line and admitted[i] <= places[user] then
+    return PLACE_REQUIRED
   end
 end
 
@@ -150,6 +157,11 @@ for i = 1, count do
     new_buyers[#new_buyers + 1] = bought[user]
     new_attempts[#new_attempts + 1] = user
     new_attempts[#new_attempts + 1] = attempts[user]
+    if has_line then
+      places[user] = admitted[i]
+      new_places[#new_places + 1] = user
+      new_places[#new_places + 1] = admitted[i]
+    end
     new_unsettled[#new_unsettled + 1] = now
     new_unsettled[#new_unsettled + 1] = id
     answer(available, GRANTED, now)
@@ -162,5 +174,8 @@ if #new_holds > 0 then
   redis.call('HSET', KEYS[5], unpack(new_attempts))
   redis.call('ZADD', KEYS[4], unpack(new_unsettled))
   redis.call('HSET', KEYS[1], 'available', available)
+  if has_line then
+    redis.call('HSET', KEYS[6], unpack(new_places))
+  end
 end
 return reply

@@ -2,7 +2,7 @@
 -- retire.lua — removes the keys of an item whose sale is long over and all of whose orders have come to rest.
 --
 -- KEYS  as load_begin.lua: 1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 loading   7 late
---       8 staged holds   9 staged buyers   10 staged attempts   and  11 alarm
+--       8 staged holds   9 staged buyers   10 staged attempts   11 places   and  12 alarm
 -- ARGV  1 schema (1)   2 ms to keep the keys after the end, so that retries are answered from here
 --
 -- Returns 1 removed; 0 not yet: still on sale, kept, being loaded, or reservations are not settled;
@@ -10,7 +10,7 @@
 
 --@include gate
 
-assert(#KEYS == 11 and #ARGV == 2 and ARGV[1] == '1', 'retire.lua: expected 11 keys, 2 arguments, schema 1')
+assert(#KEYS == 12 and #ARGV == 2 and ARGV[1] == '1', 'retire.lua: expected 12 keys, 2 arguments, schema 1')
 local keep_ms = tonumber(ARGV[2])
 assert(keep_ms, 'retire.lua: the time to keep must be a number')
 

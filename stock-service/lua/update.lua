@@ -3,7 +3,8 @@
 --
 -- KEYS  1 item
 -- ARGV  1 schema (1)   2 lease in ms   3 sale   4 starts_ms   5 ends_ms   6 state (none, paused, ended)   7 limit
---       8 total   9 price_cents   10 currency   11 version   12 lowest epoch that the caller accepts
+--       8 total   9 price_cents   10 currency   11 version   12 waiting room (0, 1)   13 challenge (0, 1)
+--       14 lowest epoch that the caller accepts
 --
 -- Returns 1 changed; 0 not newer; -1 item unknown here; -10 gate closed and -11 wrong type: nothing was done, the load
 -- that will open the gate takes the newest state.
@@ -14,10 +15,10 @@
 
 --@include gate
 
-assert(#KEYS == 1 and #ARGV == 12 and ARGV[1] == '1', 'update.lua: expected 1 key, 12 arguments, schema 1')
+assert(#KEYS == 1 and #ARGV == 14 and ARGV[1] == '1', 'update.lua: expected 1 key, 14 arguments, schema 1')
 local lease_ms, total, ends_after = tonumber(ARGV[2]), tonumber(ARGV[8]), tonumber(ARGV[5])
 assert(lease_ms and total and ends_after and tonumber(ARGV[4]) and tonumber(ARGV[7]) and tonumber(ARGV[9])
-  and tonumber(ARGV[11]) and tonumber(ARGV[12]), 'update.lua: not a number')
+  and tonumber(ARGV[11]) and tonumber(ARGV[14]), 'update.lua: not a number')
 assert(ARGV[6] == 'none' or ARGV[6] == 'paused' or ARGV[6] == 'ended', 'update.lua: bad state')
 
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'version', 'total', 'available', 'withheld', 'state',
@@ -25,7 +26,7 @@ local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'version', 'total'
 if not item then
   return BROKEN
 end
-local gate = gate_of(item[1], item[2], item[3], tonumber(ARGV[12]))
+local gate = gate_of(item[1], item[2], item[3], tonumber(ARGV[14]))
 if gate ~= OPEN then
   return gate
 end
@@ -51,7 +52,7 @@ available = available - (lowered_by - paid)
 
 redis.call('HSET', KEYS[1], 'sale', ARGV[3], 'starts_ms', ARGV[4], 'ends_ms', ARGV[5], 'state', ARGV[6],
   'limit', ARGV[7], 'total', total, 'available', available, 'withheld', withheld, 'price', ARGV[9],
-  'currency', ARGV[10], 'version', ARGV[11])
+  'currency', ARGV[10], 'version', ARGV[11], 'waiting_room', ARGV[12], 'challenge', ARGV[13])
 if ARGV[6] == 'ended' and not item[10] then
   redis.call('HSET', KEYS[1], 'ended_ms', now)
 end

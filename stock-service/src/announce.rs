@@ -40,11 +40,21 @@ impl Grant {
     }
 }
 
+/// The moment at which Redis was asked for what is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// By this process's clock, before the question was sent.
+    pub at: Instant,
+    /// By Redis' clock, in ms.
+    pub redis_ms: i64,
+}
+
 /// Publishes, confirmed. Cheap to clone.
 #[derive(Clone)]
 pub struct Announcer {
     publisher: Publisher,
     timeout: Duration,
+    reply_timeout: Duration,
     points: Option<PublishPoints>,
 }
 
@@ -58,9 +68,12 @@ pub struct PublishPoints {
 }
 
 impl Announcer {
-    /// Through `publisher`; a confirm that takes longer than `timeout_ms` counts as missing.
-    pub fn new(publisher: Publisher, timeout_ms: u64) -> Self {
-        Self { publisher, timeout: Duration::from_millis(timeout_ms), points: None }
+    /// Through `publisher`; a confirm that takes longer than `timeout_ms` counts as missing. Redis has `reply_timeout_ms`
+    /// for the answer that is announced.
+    pub fn new(publisher: Publisher, timeout_ms: u64, reply_timeout_ms: u64) -> Self {
+        let (timeout, reply_timeout) =
+            (Duration::from_millis(timeout_ms), Duration::from_millis(reply_timeout_ms));
+        Self { publisher, timeout, reply_timeout, points: None }
     }
 
     /// The same, by the way of these crash points.
@@ -73,12 +86,16 @@ impl Announcer {
         self.publisher.is_ready()
     }
 
-    /// The longest that a publish may be under way.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
+    /// The longest time between the question to Redis and the end of the publish of what it answered. A load waits as
+    /// long for whoever asked before it; then it counts on nobody.
+    pub fn longest(&self) -> Duration {
+        self.reply_timeout + self.timeout
     }
 
     /// Announces reservations of one item in one message; the same order is in it once.
+    ///
+    /// Not if [`Announcer::longest`] is over since Redis was `asked`: this process may have stood still, and a load may
+    /// have sold these units to others since. What still holds stays in `unsettled` for the next one who looks.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -86,7 +103,7 @@ impl Announcer {
         &self,
         item_id: ItemId,
         offer: &Offer,
-        now_ms: i64,
+        asked: Asked,
         grants: Vec<Grant>,
     ) -> Result<(), PublishError> {
         let mut seen = HashSet::with_capacity(grants.len());
@@ -106,7 +123,8 @@ impl Announcer {
                 reserved_at: DateTime::from_timestamp_millis(grant.reserved_ms).unwrap_or_default(),
             },
         });
-        self.publish(RESERVED_V1, item_id, now_ms, events.collect()).await
+        let deadline = asked.at + self.longest();
+        self.publish((RESERVED_V1, deadline), item_id, asked.redis_ms, events.collect()).await
     }
 
     /// Sends a fence through the item's partition.
@@ -116,7 +134,7 @@ impl Announcer {
     pub async fn fence(&self, fence: FenceV1, now_ms: i64) -> Result<(), PublishError> {
         let item_id = fence.item_id;
         let event = Event { event_id: EventId(fence.token), data: fence };
-        self.publish(FENCE_V1, item_id, now_ms, vec![event]).await
+        self.publish((FENCE_V1, Instant::now() + self.timeout), item_id, now_ms, vec![event]).await
     }
 
     /// Whether the work queue of an item's partition has nothing in it that nobody has taken yet. A queue that does
@@ -132,7 +150,7 @@ impl Announcer {
 
     async fn publish<E: Serialize>(
         &self,
-        kind: &str,
+        (kind, deadline): (&str, Instant),
         item: ItemId,
         now_ms: i64,
         events: Vec<Event<E>>,
@@ -153,14 +171,14 @@ impl Announcer {
             kind: kind.to_owned(),
             body,
         };
-        match self.send(outgoing).await {
+        match self.send(outgoing, deadline).await {
             Err(PublishError::Unroutable) if planted(RETURNED_IS_DELIVERED) => Ok(()),
             result => result,
         }
     }
 
-    async fn send(&self, outgoing: Outgoing) -> Result<(), PublishError> {
-        let confirmed = self.publisher.publish(outgoing, Instant::now() + self.timeout);
+    async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<(), PublishError> {
+        let confirmed = self.publisher.publish(outgoing, deadline);
         let Some(PublishPoints { publish, confirm }) = self.points else { return confirmed.await };
         publish.begins().await.map_err(|_| PublishError::NotReady)?;
         // The message is handed over by the first poll; what comes after that is the confirm.

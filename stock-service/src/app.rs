@@ -113,7 +113,8 @@ impl Parts {
         let publisher =
             Publisher::start(&settings.amqp, PUBLISHER, topology, health.dependency("amqp-publisher"), tasks);
         let orders = crate::orders::Orders::new(&settings.orders, &settings.internal.token)?;
-        let announcer = Announcer::new(publisher.clone(), settings.amqp.publish_timeout_ms);
+        let (publish_ms, reply_ms) = (settings.amqp.publish_timeout_ms, settings.redis.response_timeout_ms);
+        let announcer = Announcer::new(publisher.clone(), publish_ms, reply_ms);
         let reservations =
             Reservations::new(inventory.clone(), announcer.clone(), items.clone(), settings.reserve, tasks);
         let loader = Loader {
@@ -123,7 +124,6 @@ impl Parts {
             items: items.clone(),
             catalogue: settings.catalogue,
             retire: settings.retire,
-            reply_timeout: Duration::from_millis(settings.redis.response_timeout_ms),
             owner: Owner::draw(),
         };
         let upkeep = Upkeep {
@@ -134,12 +134,12 @@ impl Parts {
             catalogue: settings.catalogue,
             retire: settings.retire,
         };
-        let catalogue = CatalogueReader::new(inventory.clone(), items.clone(), settings.catalogue);
+        let catalogue = CatalogueReader::new(inventory.clone(), items.clone(), settings.catalogue, tasks);
         Ok(Self { inventory, items, publisher, loader, upkeep, catalogue })
     }
 
     fn start(self, settings: &Settings, health: &Health, tasks: &Tasks) {
-        self.catalogue.start(Duration::from_millis(settings.load.interval_ms), tasks);
+        self.catalogue.start(Duration::from_millis(settings.load.interval_ms));
         let subscription = |queue: Queue, check: &'static str| Subscription {
             source: Source::Work(queue),
             prefetch: settings.consume.prefetch,

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::inventory::{Figures, Inventory, Look, StoreError};
+use crate::inventory::{Figures, Inventory, StoreError};
 use crate::items::{Item, Items};
 use crate::settings::CatalogueSettings;
 
@@ -43,21 +43,22 @@ struct Shared {
     inventory: Inventory,
     items: Items,
     settings: CatalogueSettings,
+    tasks: Tasks,
     reading: Mutex<()>,
     last: ArcSwap<Snapshot>,
 }
 
 impl CatalogueReader {
     /// Nothing is read yet.
-    pub fn new(inventory: Inventory, items: Items, settings: CatalogueSettings) -> Self {
-        let shared =
-            Shared { inventory, items, settings, reading: Mutex::default(), last: ArcSwap::default() };
-        Self { shared: Arc::new(shared) }
+    pub fn new(inventory: Inventory, items: Items, settings: CatalogueSettings, tasks: &Tasks) -> Self {
+        let (reading, last) = (Mutex::default(), ArcSwap::default());
+        Self { shared: Arc::new(Shared { inventory, items, settings, tasks: tasks.clone(), reading, last }) }
     }
 
     /// Reads now and then, so that a closed gate is noticed though nobody asks.
-    pub fn start(&self, interval: Duration, tasks: &Tasks) {
-        let (reader, stop) = (self.clone(), tasks.stop_token());
+    pub fn start(&self, interval: Duration) {
+        let (reader, tasks) = (self.clone(), &self.shared.tasks);
+        let stop = tasks.stop_token();
         tasks.spawn("catalogue", async move {
             while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
                 reader.current().await;
@@ -90,7 +91,7 @@ impl CatalogueReader {
 }
 
 impl Shared {
-    async fn read(&self) -> Snapshot {
+    async fn read(self: &Arc<Self>) -> Snapshot {
         let read_at = Instant::now();
         let seen = if self.inventory.is_up() { self.look_at_all().await } else { None };
         let items = match seen {
@@ -102,7 +103,7 @@ impl Shared {
     }
 
     /// What Redis says; `None` if it stopped answering.
-    async fn look_at_all(&self) -> Option<Vec<CatalogueItem>> {
+    async fn look_at_all(self: &Arc<Self>) -> Option<Vec<CatalogueItem>> {
         match self.inventory.listed_items().await {
             Ok(listed) => listed.into_iter().for_each(|id| {
                 self.items.add(id);
@@ -118,7 +119,7 @@ impl Shared {
         }
     }
 
-    async fn look_at(&self, item: Arc<Item>) -> Result<Option<CatalogueItem>, StoreError> {
+    async fn look_at(self: &Arc<Self>, item: Arc<Item>) -> Result<Option<CatalogueItem>, StoreError> {
         let look = self.inventory.look(&item.keys).await?;
         let open = item.looked(&look);
         if !open {
@@ -127,25 +128,50 @@ impl Shared {
         let Some(figures) = look.figures.clone().or_else(|| item.figures()) else { return Ok(None) };
         let mut shown = shown(&item, &figures, open, look.now_ms);
         if open && refuses_everybody(shown.state) {
-            shown.granted = self.filter(&item, &look, &figures).await?;
+            shown.granted = self.filter(&item, &figures).await?;
         }
         Ok(Some(shown))
     }
 
-    /// Read after the figures: whoever had a unit when these were read is in it. `None`: the item was loaded meanwhile,
-    /// so nobody is to be refused from this snapshot.
+    /// All ids of the item, which are those of everybody who had a unit when the figures were read. `None`: nobody is to
+    /// be refused from this snapshot, because the item was loaded meanwhile, or has so many orders that its filter is
+    /// still being built.
     async fn filter(
-        &self,
-        item: &Item,
-        look: &Look,
+        self: &Arc<Self>,
+        item: &Arc<Item>,
         figures: &Figures,
     ) -> Result<Option<IdFilter>, StoreError> {
-        debug_assert!(look.shut.is_none());
         if let Some(known) = item.filter(figures.epoch, figures.holds) {
             return Ok(Some(known));
         }
+        if figures.holds > self.settings.filter_at_once_max {
+            self.build_in_background(item, figures.epoch);
+            return Ok(None);
+        }
         let ids = self.inventory.order_ids(&item.keys, figures.epoch).await?;
         Ok(ids.map(|ids| item.keep_filter(figures.epoch, &ids)))
+    }
+
+    /// Reading hundreds of thousands of ids takes seconds, in which everybody else would wait for the catalogue.
+    fn build_in_background(self: &Arc<Self>, item: &Arc<Item>, epoch: i64) {
+        let Some(building) = item.begin_filter() else { return };
+        let (inventory, item) = (self.inventory.clone(), item.clone());
+        self.tasks.spawn_finite("filter", async move {
+            let _building = building;
+            match inventory.order_ids(&item.keys, epoch).await {
+                Ok(Some(ids)) => {
+                    item.keep_filter(epoch, &ids);
+                    tracing::info!(item.id = %item.id, ids = ids.len(), "filter of a big item built");
+                }
+                // Begun again by the next reading.
+                Ok(None) => {}
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::warn!(error = cause, item.id = %item.id, "a filter was not built");
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Redis is away: every gate is as good as closed.
@@ -207,6 +233,8 @@ fn shown(item: &Item, figures: &Figures, open: bool, now_ms: i64) -> CatalogueIt
         available: figures.available.max(0),
         per_user_limit: figures.limit,
         open,
+        waiting_room: figures.waiting_room,
+        challenge: figures.challenge,
         granted: None,
     }
 }

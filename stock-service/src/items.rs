@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use common::api::filter::IdFilter;
 use common::ids::{ItemId, OrderId};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::check::HEALS_MAX;
 use crate::inventory::{Figures, Look};
@@ -39,6 +39,8 @@ pub struct Item {
     epoch: AtomicI64,
     alarms: AtomicI64,
     last: Mutex<Last>,
+    /// One at a time builds the filter.
+    filter_turn: Arc<Semaphore>,
 }
 
 /// What was last read of an item.
@@ -114,6 +116,11 @@ impl Item {
             .map(|known| known.filter.clone())
     }
 
+    /// The turn to build the filter aside, until it is dropped; `None`: somebody is at it.
+    pub fn begin_filter(&self) -> Option<OwnedSemaphorePermit> {
+        self.filter_turn.clone().try_acquire_owned().ok()
+    }
+
     /// Keeps the filter of these ids, read in this epoch.
     pub fn keep_filter(&self, epoch: i64, ids: &[OrderId]) -> IdFilter {
         let filter = IdFilter::of(ids);
@@ -172,6 +179,7 @@ impl Items {
                 epoch: AtomicI64::new(0),
                 alarms: AtomicI64::new(0),
                 last: Mutex::default(),
+                filter_turn: Arc::new(Semaphore::new(1)),
             })
         });
         Some(item.clone())

@@ -19,6 +19,8 @@ pub struct ItemKeys {
     pub unsettled: String,
     /// Hash: user to orders ever granted.
     pub attempts: String,
+    /// Hash: user to the newest admission of the waiting room that an order was granted for.
+    pub places: String,
     /// Hash: the load in progress.
     pub loading: String,
     /// Hash: order id to what became known of it during a load.
@@ -42,6 +44,7 @@ impl ItemKeys {
             buyers: format!("buyers:{{{item}}}"),
             unsettled: format!("unsettled:{{{item}}}"),
             attempts: format!("attempts:{{{item}}}"),
+            places: format!("places:{{{item}}}"),
             loading: format!("loading:{{{item}}}"),
             late: format!("late:{{{item}}}"),
             staged_holds: format!("staged-holds:{{{item}}}"),
@@ -51,8 +54,8 @@ impl ItemKeys {
         }
     }
 
-    /// All of them, in the order that retire.lua takes them.
-    pub fn all(&self) -> [&str; 11] {
+    /// All of them, in the order that retire.lua takes them; the load scripts take all but the last.
+    pub fn all(&self) -> [&str; 12] {
         [
             &self.item,
             &self.holds,
@@ -64,6 +67,7 @@ impl ItemKeys {
             &self.staged_holds,
             &self.staged_buyers,
             &self.staged_attempts,
+            &self.places,
             &self.alarm,
         ]
     }

@@ -58,6 +58,12 @@ struct LookedUp {
 }
 
 #[derive(Serialize)]
+struct After<'a> {
+    after_user: &'a str,
+    after_order: OrderId,
+}
+
+#[derive(Serialize)]
 struct Fence<'a> {
     epoch: i64,
     token: &'a str,
@@ -135,6 +141,28 @@ impl Orders {
         let path = format!("/internal/v1/items/{item}/orders/lookup");
         let call = self.upstream.request(Method::POST, &path, self.deadline());
         let response = call.json(&Lookup { order_ids }).send().await?;
+        Ok(read::<LookedUp>(expect_ok(response)?).await?.orders)
+    }
+
+    /// The next page of the item's orders that have not changed for ten seconds, from behind `after` on; empty at the
+    /// end, and from an order-service that has no such list yet.
+    ///
+    /// # Errors
+    /// See [`OrdersError`].
+    pub async fn quiet_orders(
+        &self,
+        item: ItemId,
+        after: Option<&StockOrder>,
+    ) -> Result<Vec<StockOrder>, OrdersError> {
+        let path = format!("/internal/v1/items/{item}/orders");
+        let mut call = self.upstream.request(Method::GET, &path, self.deadline());
+        if let Some(StockOrder { user_id, order_id, .. }) = after {
+            call = call.query(&After { after_user: user_id.as_str(), after_order: *order_id });
+        }
+        let response = call.send().await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
         Ok(read::<LookedUp>(expect_ok(response)?).await?.orders)
     }
 

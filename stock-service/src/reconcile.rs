@@ -1,13 +1,15 @@
 //! The reconciler: checks the books of each item ([`crate::check`]), compares holds with order-service's orders, order by
 //! order, and repairs through `apply_order.lua`.
 //!
-//! Needed only where an event was lost: one that was parked, say. Orders of which Redis has no hold are not found here
-//! but by the audit, and by the load that follows any loss of data. A hold that is settled here and unknown there means
-//! that the source of truth has lost an order: nothing is repaired, somebody has to look.
+//! Needed only where an event was lost: one that was parked, say. It goes both ways: for the holds here order-service is
+//! asked, and its orders, those that have been quiet for a while, are applied here, so that one that Redis lacks is
+//! adopted. A hold that is settled here and unknown there means that the source of truth has lost an order: nothing is
+//! repaired, somebody has to look.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use common::api::inventory::StockOrder;
 use common::ids::{ItemId, OrderId};
 use common::shutdown::Tasks;
 use tokio::time::sleep;
@@ -39,7 +41,8 @@ enum ReconcileError {
 pub fn start(loader: Loader, settings: ReconcileSettings, tasks: &Tasks) {
     let stop = tasks.stop_token();
     tasks.spawn("reconciler", async move {
-        let mut reconciler = Reconciler { loader, settings, places: HashMap::new(), rounds: 0 };
+        let mut reconciler =
+            Reconciler { loader, settings, places: HashMap::new(), ends: HashMap::new(), rounds: 0 };
         let rounds = async {
             loop {
                 sleep(Duration::from_millis(settings.interval_ms)).await;
@@ -56,6 +59,8 @@ struct Reconciler {
     settings: ReconcileSettings,
     /// Where the last round ended in each item, and the epoch that the place is of.
     places: HashMap<ItemId, (i64, u64)>,
+    /// The last order of the last page of order-service's list, while a sweep over it is not at its end.
+    ends: HashMap<ItemId, StockOrder>,
     rounds: u32,
 }
 
@@ -63,6 +68,7 @@ impl Reconciler {
     async fn round(&mut self) {
         let items = self.loader.items.all();
         self.places.retain(|id, _| items.iter().any(|item| item.id == *id));
+        self.ends.retain(|id, _| items.iter().any(|item| item.id == *id));
         self.rounds = self.rounds.wrapping_add(1);
         for item in items.into_iter().filter(|item| item.is_open()) {
             if let Err(error) = self.look_after(&item).await {
@@ -82,7 +88,8 @@ impl Reconciler {
         if !is_big || self.rounds.is_multiple_of(BIG_CHECK_ROUNDS) {
             check(&self.loader, item).await?;
         }
-        self.compare(item).await
+        self.compare(item).await?;
+        self.compare_back(item).await
     }
 
     async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {
@@ -94,6 +101,29 @@ impl Reconciler {
             self.compare_page(item, holds).await?;
         }
         self.places.insert(item.id, (epoch, place));
+        Ok(())
+    }
+
+    /// A sweep over the orders of order-service, some pages a round.
+    async fn compare_back(&mut self, item: &Item) -> Result<(), ReconcileError> {
+        let lease_ms = self.loader.catalogue.script_lease_ms();
+        for _ in 0..self.settings.page_max.div_ceil(LOOKUP_MAX) {
+            let page = self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id)).await?;
+            let Some(last) = page.last() else {
+                self.ends.remove(&item.id);
+                break;
+            };
+            let orders: Vec<OrderState> = page.iter().map(OrderState::from).collect();
+            let inventory = &self.loader.inventory;
+            let (_, applied) = inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &orders).await?;
+            let missing = |outcome: &&Applied| matches!(outcome, Applied::Adopted | Applied::Tombstone);
+            let missing = applied.iter().filter(missing).count();
+            if missing > 0 {
+                metrics::counter!("stock_drift_total", "kind" => "missing_here").increment(missing as u64);
+                tracing::warn!(item.id = %item.id, orders = missing, "orders that Redis did not know were adopted");
+            }
+            self.ends.insert(item.id, last.clone());
+        }
         Ok(())
     }
 

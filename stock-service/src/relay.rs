@@ -13,7 +13,7 @@ use common::ids::OrderId;
 use common::shutdown::Tasks;
 use tokio::time::{Instant, sleep};
 
-use crate::announce::{Announcer, Grant, PublishPoints};
+use crate::announce::{Announcer, Asked, Grant, PublishPoints};
 use crate::crash_points::{RELAY_CONFIRM, RELAY_MARK, RELAY_PUBLISH, RELAY_SELECT};
 use crate::inventory::{Figures, StoreError, Unsettled};
 use crate::items::Item;
@@ -107,7 +107,8 @@ impl Relay {
             inventory.unsettled(&item.keys, self.settings.lookup_age_ms, 0, self.settings.page_max).await?;
         self.ask(item, &old).await?;
         RELAY_SELECT.begins().await?;
-        let (now_ms, page) =
+        let at = Instant::now();
+        let (redis_ms, page) =
             inventory.unsettled(&item.keys, self.settings.age_ms, 0, self.settings.page_max).await?;
         RELAY_SELECT.ended().await?;
         seen.extend(page.iter().map(|(id, _)| *id));
@@ -124,7 +125,7 @@ impl Relay {
             unit_price_cents: figures.unit_price_cents,
             currency: figures.currency.clone(),
         };
-        self.publish(item, &offer, now_ms, due).await
+        self.publish(item, &offer, Asked { at, redis_ms }, due).await
     }
 
     /// Those whose wait is over, with their holds.
@@ -144,12 +145,12 @@ impl Relay {
         &mut self,
         item: &Item,
         offer: &Offer,
-        now_ms: i64,
+        asked: Asked,
         due: Vec<Grant>,
     ) -> Result<(), RelayError> {
         tracing::warn!(item.id = %item.id, orders = due.len(), "publishing unsettled reservations again");
         for grants in due.chunks(REQUESTS_PER_CALL_MAX) {
-            self.announcer.reserved(item.id, offer, now_ms, grants.to_vec()).await?;
+            self.announcer.reserved(item.id, offer, asked, grants.to_vec()).await?;
             metrics::counter!("stock_republished_total").increment(grants.len() as u64);
             RELAY_MARK.begins().await?;
             for grant in grants {

@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::announce::{Announcer, Grant, PublishPoints};
+use crate::announce::{Announcer, Asked, Grant, PublishPoints};
 use crate::crash_points::{CONFIRM, PUBLISH, REPLY};
 use crate::inventory::{Inventory, Reserved, StoreError};
 use crate::items::{Item, Items};
@@ -37,6 +37,8 @@ pub struct Request {
     pub user_id: UserId,
     /// Units wanted.
     pub quantity: Quantity,
+    /// When the waiting room admitted the buyer, if it did, in ms of its clock.
+    pub admitted_ms: Option<i64>,
 }
 
 type Queue = Batcher<Request, ReserveOutcome>;
@@ -133,13 +135,14 @@ async fn flush(shared: Arc<Shared>, item: Arc<Item>, batch: Vec<Pending<Request,
     }
     let (wishes, callers) = shared.wishes(batch);
     let attempts_max = shared.settings.attempts_max;
-    let reserved = {
+    let (asked_at, reserved) = {
         let Ok(_permit) = shared.scripts.acquire().await else { return };
-        shared.inventory.reserve(&item.keys, item.epoch(), attempts_max, &wishes).await
+        (Instant::now(), shared.inventory.reserve(&item.keys, item.epoch(), attempts_max, &wishes).await)
     };
     match reserved {
         Ok(Reserved::Decided { now_ms, starts_ms, offer, decisions }) => {
-            let decided = Decided { now_ms, starts_ms, offer };
+            let asked = Asked { at: asked_at, redis_ms: now_ms };
+            let decided = Decided { asked, starts_ms, offer };
             shared.settle(&item, decided, wishes.into_iter().zip(decisions).zip(callers)).await;
         }
         Ok(Reserved::Shut(shut)) => {
@@ -161,7 +164,7 @@ async fn flush(shared: Arc<Shared>, item: Arc<Item>, batch: Vec<Pending<Request,
 
 /// What all decisions of a batch have in common.
 struct Decided {
-    now_ms: i64,
+    asked: Asked,
     starts_ms: i64,
     offer: Offer,
 }
@@ -171,8 +174,8 @@ impl Shared {
     fn wishes(&self, batch: Vec<Pending<Request, ReserveOutcome>>) -> (Vec<Wish>, Vec<Caller>) {
         let split = batch.into_iter().map(|pending| {
             let deadline_ms = self.inventory.redis_ms(pending.deadline);
-            let (Request { order_id, user_id, quantity }, caller) = pending.split();
-            (Wish { order_id, user_id, quantity, deadline_ms }, caller)
+            let (Request { order_id, user_id, quantity, admitted_ms }, caller) = pending.split();
+            (Wish { order_id, user_id, quantity, deadline_ms, admitted_ms }, caller)
         });
         split.unzip()
     }
@@ -227,7 +230,7 @@ impl Shared {
             return Ok(());
         }
         let settled = planted(SETTLED_AT_CONFIRM).then(|| settled_too_early(&grants));
-        self.announcer.reserved(item.id, &decided.offer, decided.now_ms, grants).await?;
+        self.announcer.reserved(item.id, &decided.offer, decided.asked, grants).await?;
         if let Some(settled) = settled {
             self.inventory.apply_orders(&item.keys, item.epoch(), 0, &settled).await.ok();
         }
@@ -261,6 +264,7 @@ fn outcome_of(refusal: Refusal, starts_ms: i64) -> ReserveOutcome {
         Refusal::Mismatch => ReserveOutcome::IdempotencyMismatch,
         Refusal::DeadlinePassed => ReserveOutcome::DeadlinePassed,
         Refusal::Reopening => ReserveOutcome::Unavailable,
+        Refusal::PlaceRequired => ReserveOutcome::PlaceRequired,
     }
 }
 
@@ -285,6 +289,7 @@ fn label(outcome: &ReserveOutcome) -> &'static str {
         ReserveOutcome::NotStarted { .. } => "not_started",
         ReserveOutcome::Ended => "ended",
         ReserveOutcome::Paused => "paused",
+        ReserveOutcome::PlaceRequired => "place_required",
         ReserveOutcome::UnknownItem => "unknown_item",
         ReserveOutcome::IdempotencyMismatch => "idempotency_mismatch",
         ReserveOutcome::DeadlinePassed => "deadline_passed",

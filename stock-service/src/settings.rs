@@ -93,6 +93,8 @@ pub struct CatalogueSettings {
     pub cache_ms: u64,
     /// Most items.
     pub items_max: usize,
+    /// Most orders of an item whose filter is built while the catalogue is read.
+    pub filter_at_once_max: usize,
 }
 
 impl CatalogueSettings {

@@ -23,6 +23,8 @@ pub struct Wish {
     pub quantity: Quantity,
     /// When nobody waits for the answer any more, in ms of Redis' clock.
     pub deadline_ms: i64,
+    /// When the waiting room admitted the buyer, if it did, in ms of its clock.
+    pub admitted_ms: Option<i64>,
 }
 
 /// What the script decided about one wish.
@@ -67,6 +69,8 @@ pub enum Refusal {
     TooManyAttempts,
     /// The item was loaded a moment ago; units are offered again in less than a lease.
     Reopening,
+    /// The item has a waiting room, and the buyer was not admitted or has used the admission.
+    PlaceRequired,
 }
 
 impl Refusal {
@@ -82,6 +86,7 @@ impl Refusal {
             -8 => Some(Self::DeadlinePassed),
             -9 => Some(Self::TooManyAttempts),
             -12 => Some(Self::Reopening),
+            -13 => Some(Self::PlaceRequired),
             _ => None,
         }
     }
@@ -98,6 +103,7 @@ impl Refusal {
             Self::DeadlinePassed => "deadline_passed",
             Self::TooManyAttempts => "too_many_attempts",
             Self::Reopening => "reopening",
+            Self::PlaceRequired => "place_required",
         }
     }
 }
@@ -315,7 +321,7 @@ mod tests {
     fn codes_of_the_scripts_are_all_known() {
         assert!((0..=8).all(|code| Applied::from_code(code).is_some()));
         assert!(Applied::from_code(9).is_none());
-        let codes = [-2, -3, -4, -5, -6, -7, -8, -9, -12];
+        let codes = [-2, -3, -4, -5, -6, -7, -8, -9, -12, -13];
         assert!(codes.iter().all(|code| Refusal::from_code(*code).is_some()));
         assert!(Refusal::from_code(-1).is_none());
     }

@@ -85,6 +85,8 @@ impl Upkeep {
         self.items.forget_retired(&ids);
         for live in listed {
             let Some(item) = self.items.add(live.item_id) else { continue };
+            // A newer one was handed out than this Redis was loaded with: scripts refuse from now on.
+            item.raise_epoch(live.epoch);
             let newer =
                 item.is_open() && item.figures().is_some_and(|figures| figures.version < live.version);
             if newer {

@@ -3,20 +3,21 @@
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use reqwest::Url;
 
-use crate::{cleanup, environment};
+use crate::{PostgresServer, cleanup, environment};
 
 /// Postgres truncates longer names silently.
 const NAME_BYTES_MAX: usize = 63;
 
-/// An empty database of the test run's Postgres; dropped, connections or not, with this value.
+/// An empty database of the test run's Postgres, or of a [`PostgresServer`]; dropped, connections or not, with this value.
 #[derive(Debug)]
 pub struct Database {
     name: String,
     server: Url,
+    /// Whether there is a role that may read and write rows and nothing else.
     has_role: bool,
 }
 
-/// What deploy/stores/postgres.sql does for a database, for the one that one test has.
+/// What deploy/stores/postgres.sql does for a database, for one that a test has.
 const RUNTIME_ROLE: &str = "
     CREATE ROLE {role} LOGIN PASSWORD '{role}';
     REVOKE ALL ON DATABASE {database} FROM PUBLIC;
@@ -33,11 +34,23 @@ impl Database {
     /// # Panics
     /// If Postgres refuses, or outside `./dev test`.
     pub async fn create(hint: &str) -> Self {
+        Self::create_at(environment::postgres_url(), hint).await
+    }
+
+    /// As [`Database::create`], on a server of the test's own.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn create_on(server: &PostgresServer, hint: &str) -> Self {
+        Self::create_at(server.server_url(), hint).await
+    }
+
+    async fn create_at(server: Url, hint: &str) -> Self {
         let hint: String = hint.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(24).collect();
         let name = format!("t_{}_{}", hint.to_ascii_lowercase(), uuid::Uuid::new_v4().simple());
         assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long for Postgres");
 
-        let database = Self { name, server: environment::postgres_url(), has_role: false };
+        let database = Self { name, server, has_role: false };
         database
             .administer(&format!("CREATE DATABASE {}", database.name))
             .await
@@ -58,20 +71,19 @@ impl Database {
     /// If Postgres refuses, or outside `./dev test`.
     pub async fn create_with_role(hint: &str) -> Self {
         let mut database = Self::create(hint).await;
-        let role = database.role();
-        let statements = RUNTIME_ROLE.replace("{role}", &role).replace("{database}", &database.name);
+        let statements =
+            RUNTIME_ROLE.replace("{role}", &database.role()).replace("{database}", &database.name);
         let url = database.url();
-        let granting = async {
-            let mut connection = AsyncPgConnection::establish(&url).await?;
-            connection.batch_execute(&statements).await?;
-            anyhow::Ok(())
-        };
-        granting.await.expect("the role is created");
+        let mut connection = AsyncPgConnection::establish(&url).await.expect("the database can be entered");
+        connection.batch_execute(&statements).await.expect("the role is created");
         database.has_role = true;
         database
     }
 
     /// The address with the role of [`Database::create_with_role`].
+    ///
+    /// # Panics
+    /// Never: a Postgres address has room for a user.
     pub fn role_url(&self) -> String {
         let mut url = self.server.clone();
         url.set_path(&self.name);
@@ -110,6 +122,16 @@ impl Database {
     pub async fn unblock(&self) {
         let allow = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", self.name);
         self.administer(&allow).await.expect("the database can be unblocked");
+    }
+
+    /// Makes every transaction from now on read-only, or ends that; connections are ended to make it so at once.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn set_read_only(&self, read_only: bool) {
+        let set = format!("ALTER DATABASE {} SET default_transaction_read_only = {read_only}", self.name);
+        self.administer(&set).await.expect("the database can be made read-only");
+        self.close_all_connections().await;
     }
 
     fn terminate(&self) -> String {

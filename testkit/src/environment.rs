@@ -24,6 +24,12 @@ pub(crate) fn directory() -> PathBuf {
     PathBuf::from(variable("STAMPEDE_TEST_DIR"))
 }
 
+/// Where the binaries of the services are, if not beside the test binary: such as those with failpoints.
+#[expect(clippy::disallowed_methods, reason = "as below")]
+pub(crate) fn binaries() -> Option<PathBuf> {
+    std::env::var("STAMPEDE_TEST_BINARIES").ok().map(PathBuf::from)
+}
+
 fn url(name: &str) -> Url {
     let text = variable(name);
     Url::parse(&text).unwrap_or_else(|error| panic!("{name}={text} is not a URL: {error}"))

@@ -5,6 +5,7 @@
 //! | [`Redis`] | its own server process | port and data folder |
 //! | [`Vhost`] | a virtual host of the test run's RabbitMQ | name, own user |
 //! | [`Database`] | a database of the test run's Postgres | name |
+//! | [`RabbitNode`], [`PostgresServer`] | a broker or a Postgres of its own, to kill, stop and wipe | ports and data folders |
 //! | [`Services`] | the four service binaries as processes | a Redis, a virtual host and databases of their own |
 //!
 //! `./dev test` starts RabbitMQ and Postgres once per run and says where they are by `STAMPEDE_TEST_*` variables;
@@ -15,15 +16,19 @@ mod cleanup;
 mod database;
 mod environment;
 mod port;
+mod postgres;
 mod process;
+mod rabbitmq;
 mod redis;
 mod services;
 mod vhost;
 mod wait;
 
 pub use database::Database;
-pub use redis::Redis;
-pub use services::Services;
+pub use postgres::PostgresServer;
+pub use rabbitmq::RabbitNode;
+pub use redis::{Redis, RedisCopy};
+pub use services::{Services, Stores};
 pub use vhost::Vhost;
 pub use wait::eventually;
 

@@ -52,10 +52,15 @@ impl Process {
 
     /// SIGTERM; does not wait.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Sends the signal of this name, such as `STOP`; does not wait.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         // By the shell, whose `kill` is built in: the standard library sends no other signal than SIGKILL.
-        let status =
-            Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &self.id().to_string()]).status()?;
-        anyhow::ensure!(status.success(), "kill: {status}");
+        let kill = r#"kill -s "$1" "$0""#;
+        let status = Command::new("sh").args(["-c", kill, &self.id().to_string(), name]).status()?;
+        anyhow::ensure!(status.success(), "kill -s {name}: {status}");
         Ok(())
     }
 

@@ -14,6 +14,10 @@ use crate::{environment, port};
 /// Free ports that may be taken by somebody else between looking and starting.
 const START_ATTEMPTS: usize = 20;
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Who may do what.
+const USERS: &str = include_str!("../../deploy/stores/redis.acl");
+/// The password of services' users: the server is the test's own, and everybody may do everything by another user.
+const USERS_PASSWORD: &str = "of-this-test";
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A Redis server of its own, with an append-only file, on a loopback port.
@@ -23,14 +27,23 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Redis {
     directory: PathBuf,
     port: u16,
-    /// Of every user but the first, who needs none.
-    password: String,
+    /// The server's primary, while it is a replica.
+    primary: Option<u16>,
     /// `None` while stopped.
     process: Option<Process>,
 }
 
-/// The users that services have; see deploy/stores.
-const USERS: &str = include_str!("../../deploy/stores/redis.acl");
+/// A copy of a server's files, to restart from later; removed when dropped.
+#[derive(Debug)]
+pub struct RedisCopy {
+    directory: PathBuf,
+}
+
+impl Drop for RedisCopy {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.directory).ok(); // Goes away with the run's folder otherwise.
+    }
+}
 
 impl Redis {
     /// Starts a server with no data.
@@ -38,12 +51,28 @@ impl Redis {
     /// # Panics
     /// If it cannot be started, or outside `./dev test`.
     pub async fn start() -> Self {
-        let directory = environment::directory().join(format!("redis-{}", uuid::Uuid::new_v4().simple()));
+        Self::start_as(None).await
+    }
+
+    /// Starts a replica of this server and waits until it has caught up.
+    ///
+    /// # Panics
+    /// If it cannot be started or does not catch up.
+    pub async fn start_replica(&self) -> Self {
+        let replica = Self::start_as(Some(self.port)).await;
+        let deadline = Instant::now() + READY_WITHIN;
+        while !replica.command("INFO replication").await.contains("master_link_status:up") {
+            assert!(Instant::now() < deadline, "the replica on port {} does not catch up", replica.port);
+            sleep(POLL_INTERVAL).await;
+        }
+        replica
+    }
+
+    async fn start_as(primary: Option<u16>) -> Self {
         let mut last_error = None;
         for _ in 0..START_ATTEMPTS {
-            let password = uuid::Uuid::new_v4().simple().to_string();
-            let mut redis =
-                Self { directory: directory.clone(), port: port::free(), password, process: None };
+            let directory = folder();
+            let mut redis = Self { directory, port: port::free(), primary, process: None };
             match redis.launch().await {
                 Ok(()) => return redis,
                 Err(error) => last_error = Some(error),
@@ -57,19 +86,9 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// `redis://<service>:<password>@127.0.0.1:<port>/`, with the rights that this service has in production.
+    /// The address with the user that `service` has in production, and its rights.
     pub fn url_of(&self, service: &str) -> String {
-        format!("redis://{service}:{}@127.0.0.1:{}/", self.password, self.port)
-    }
-
-    /// The users, one a line: an ACL file has no comments.
-    fn users(&self) -> String {
-        let users = USERS.replace(">@REDIS_ADMIN@", "nopass");
-        let users = users.replace("@REDIS_STOCK@", &self.password).replace("@REDIS_GATEWAY@", &self.password);
-        users
-            .lines()
-            .filter(|line| line.starts_with("user "))
-            .fold(String::new(), |all, line| all + line + "\n")
+        format!("redis://{service}:{USERS_PASSWORD}@127.0.0.1:{}/", self.port)
     }
 
     /// The port, the same over all restarts.
@@ -126,12 +145,96 @@ impl Redis {
         assert!(answer.starts_with("+OK"), "FLUSHALL was answered with {answer:?}");
     }
 
+    /// Makes a replica a server of its own: a fail-over to what it has by now, however far it lags behind.
+    ///
+    /// # Panics
+    /// If the server does not confirm.
+    pub async fn promote(&mut self) {
+        self.primary = None;
+        let answer = self.command("REPLICAOF NO ONE").await;
+        assert!(answer.starts_with("+OK"), "REPLICAOF NO ONE was answered with {answer:?}");
+    }
+
+    /// Whether it has been started and not stopped; a frozen one runs, too.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// SIGSTOP: the server takes connections (the kernel does) and answers nothing until [`Redis::unfreeze`].
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self) {
+        self.running().signal("STOP").expect("a signal can be sent");
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn unfreeze(&self) {
+        self.running().signal("CONT").expect("a signal can be sent");
+    }
+
+    /// Copies the server's files while it runs: what a backup of this moment would hold.
+    ///
+    /// # Panics
+    /// If the files cannot be copied.
+    pub fn copy(&self) -> RedisCopy {
+        let copy = RedisCopy { directory: folder() };
+        copy_files(&self.directory, &copy.directory).expect("the data folder can be copied");
+        copy
+    }
+
+    /// Kills the server and starts it again on the files of `copy`: what was written since is lost.
+    ///
+    /// # Panics
+    /// If it does not come back.
+    pub async fn restart_from(&mut self, copy: &RedisCopy) {
+        self.stop();
+        std::fs::remove_dir_all(&self.directory).expect("the data folder can be removed");
+        copy_files(&copy.directory, &self.directory).expect("the copy can be put in place");
+        self.resume().await;
+    }
+
+    /// Kills the server, cuts up to `bytes` off the end of its append-only file and starts it again.
+    ///
+    /// # Panics
+    /// If it does not come back.
+    pub async fn restart_truncated(&mut self, bytes: u64) {
+        self.stop();
+        let file = self.append_only_file().expect("the server has an append-only file");
+        let file = std::fs::File::options().write(true).open(file).expect("the file can be opened");
+        let length = file.metadata().expect("a file has a length").len();
+        file.set_len(length.saturating_sub(bytes)).expect("the file can be cut");
+        self.resume().await;
+    }
+
+    /// Sends one inline command, such as `SCRIPT FLUSH`, and returns the raw answer.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn command(&self, command: &str) -> String {
+        ask(self.port, command).await.unwrap_or_else(|error| panic!("{command}: {error:#}"))
+    }
+
+    /// The newest increment of the append-only file, where the last writes are.
+    fn append_only_file(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(self.directory.join("appendonlydir")).ok()?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        paths.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max_by_key(|path| sequence(path))
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().unwrap_or_else(|| panic!("the Redis on port {} does not run", self.port))
+    }
+
     async fn launch(&mut self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("redis.log");
         let users = self.directory.join("users.acl");
-        std::fs::write(&users, self.users())?;
-        let (port, directory) = (self.port, &self.directory);
+        std::fs::write(&users, users_with_passwords())?;
+        let (port, directory, primary) = (self.port, &self.directory, self.primary);
         let process = Process::start(
             Path::new("redis-server"),
             |command| {
@@ -146,6 +249,11 @@ impl Redis {
                 ]);
                 command.arg("--aclfile").arg(&users);
                 command.arg("--dir").arg(directory).current_dir(directory);
+                if let Some(primary) = primary {
+                    // Without a pause for stragglers, which a test would wait for.
+                    command.args(["--replicaof", "127.0.0.1", &primary.to_string()]);
+                    command.args(["--repl-diskless-sync-delay", "0"]);
+                }
             },
             &log,
         )?;
@@ -169,6 +277,39 @@ impl Drop for Redis {
         self.stop();
         std::fs::remove_dir_all(&self.directory).ok(); // Goes away with the run's folder otherwise.
     }
+}
+
+/// A folder of its own for a server's files.
+fn folder() -> PathBuf {
+    environment::directory().join(format!("redis-{}", uuid::Uuid::new_v4().simple()))
+}
+
+/// The number in `appendonly.aof.<number>.incr.aof`; 0 where there is none.
+fn sequence(path: &Path) -> u64 {
+    let name = path.to_string_lossy().into_owned();
+    name.split('.').rev().find_map(|part| part.parse().ok()).unwrap_or(0)
+}
+
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Services' users; the default user needs no password here.
+fn users_with_passwords() -> String {
+    let users = USERS.replace(">@REDIS_ADMIN@", "nopass");
+    let users = users.replace("@REDIS_STOCK@", USERS_PASSWORD).replace("@REDIS_GATEWAY@", USERS_PASSWORD);
+    // An ACL file has no comments.
+    users.lines().filter(|line| line.starts_with("user ")).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// Whether the server on `port` is the process `id` and has loaded its data.

@@ -4,6 +4,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,10 +34,66 @@ pub struct Services {
     plan: Plan,
     logs: PathBuf,
     http: reqwest::Client,
-    redis: Redis,
-    vhost: Vhost,
-    orders_database: Database,
-    notify_database: Database,
+    stores: Stores,
+}
+
+/// What one system of services keeps its data in.
+#[derive(Debug)]
+pub struct Stores {
+    /// The inventory.
+    pub redis: Redis,
+    /// The broker.
+    pub vhost: Vhost,
+    /// The database of order-service.
+    pub orders: Database,
+    /// The database of notify-service.
+    pub notify: Database,
+}
+
+impl Stores {
+    /// Empty ones, on the test run's servers and a Redis of its own.
+    ///
+    /// # Panics
+    /// If a server refuses, or outside `./dev test`.
+    pub async fn create() -> Self {
+        let (redis, vhost, orders, notify) = tokio::join!(
+            Redis::start(),
+            Vhost::create(),
+            Database::create("orders"),
+            Database::create("notify"),
+        );
+        Self { redis, vhost, orders, notify }
+    }
+
+    /// As [`Stores::create`], with the users that services have in production, and their rights; see deploy/stores.
+    ///
+    /// # Panics
+    /// If a server refuses, or outside `./dev test`.
+    pub async fn create_with_rights() -> Self {
+        let (redis, vhost, orders, notify) = tokio::join!(
+            Redis::start(),
+            Vhost::create_with_services(),
+            Database::create_with_role("orders"),
+            Database::create_with_role("notify"),
+        );
+        Self { redis, vhost, orders, notify }
+    }
+
+    /// Where each service finds them with its own user.
+    fn addresses(&self) -> [(&'static str, String); 9] {
+        let Self { redis, vhost, orders, notify } = self;
+        [
+            ("GATEWAY__REDIS__URL", redis.url_of("gateway")),
+            ("STOCK_SERVICE__REDIS__URL", redis.url_of("stock-service")),
+            ("STOCK_SERVICE__AMQP__URL", vhost.url_of("stock-service")),
+            ("ORDER_SERVICE__DATABASE__URL", orders.role_url()),
+            ("ORDER_SERVICE__DATABASE__MIGRATION_URL", orders.url()),
+            ("ORDER_SERVICE__AMQP__URL", vhost.url_of("order-service")),
+            ("NOTIFY_SERVICE__DATABASE__URL", notify.role_url()),
+            ("NOTIFY_SERVICE__DATABASE__MIGRATION_URL", notify.url()),
+            ("NOTIFY_SERVICE__AMQP__URL", vhost.url_of("notify-service")),
+        ]
+    }
 }
 
 impl Services {
@@ -54,15 +111,26 @@ impl Services {
     /// # Panics
     /// If a service does not become ready; its log is in the message.
     pub async fn start_with(replicas: usize, settings: &[(&str, &str)]) -> Self {
+        let stores = Stores::create_with_rights().await;
+        let addresses = stores.addresses();
+        let mut services = Self::prepare(stores, replicas, settings);
+        for (key, value) in &addresses {
+            services.set(key, value);
+        }
+        services.launch().await;
+        services
+    }
+
+    /// As [`Services::start_with`], on these stores, and nothing is started yet: for whoever wants to put something
+    /// between the processes, or to [`Services::set`] more before [`Services::launch`].
+    ///
+    /// # Panics
+    /// Outside `./dev test`.
+    pub fn prepare(stores: Stores, replicas: usize, settings: &[(&str, &str)]) -> Self {
         init();
-        let (redis, vhost, orders_database, notify_database) = tokio::join!(
-            Redis::start(),
-            Vhost::create_with_services(),
-            Database::create_with_role("orders"),
-            Database::create_with_role("notify"),
-        );
         let mut plan = Plan::new(replicas, settings);
-        plan.connect(&redis, &vhost, &orders_database, &notify_database);
+        let Stores { redis, vhost, orders, notify } = &stores;
+        plan.connect(&redis.url(), &vhost.url(), &orders.url(), &notify.url());
 
         let logs = environment::directory().join("logs").join(plan.world());
         std::fs::create_dir_all(&logs).expect("the folder for logs can be made");
@@ -70,15 +138,60 @@ impl Services {
         let http = http.expect("an HTTP client can be built");
         let processes = BTreeMap::new();
 
-        let mut services =
-            Self { processes, plan, logs, http, redis, vhost, orders_database, notify_database };
-        for name in services.plan.release_ports() {
-            services.spawn(&name);
+        Self { processes, plan, logs, http, stores }
+    }
+
+    /// Starts every process and waits until all are ready.
+    ///
+    /// # Panics
+    /// If a service does not become ready; its log is in the message.
+    pub async fn launch(&mut self) {
+        for name in self.plan.release_ports() {
+            self.spawn(&name);
         }
-        for name in services.names() {
-            services.wait_until_ready(&name).await;
+        for name in self.names() {
+            self.wait_until_ready(&name).await;
         }
-        services
+    }
+
+    /// A setting of a service, such as `STOCK_SERVICE__REDIS__URL`, for its processes that are started from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.plan.set(key, value);
+    }
+
+    /// A variable in the environment of one process, from its next start on; `None` removes it.
+    ///
+    /// # Panics
+    /// If there is no process of this name.
+    pub fn set_variable(&mut self, name: &str, key: &str, value: Option<&str>) {
+        self.plan.set_variable(name, key, value);
+    }
+
+    /// The process id; `None` while it does not run.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.processes.get(name).map(Process::id)
+    }
+
+    /// Processes that have ended although nobody ended them, with how. They are no longer known as running.
+    ///
+    /// # Panics
+    /// If the state of a process cannot be had.
+    pub fn ended(&mut self) -> Vec<(String, ExitStatus)> {
+        let mut ended = Vec::new();
+        for (name, process) in &mut self.processes {
+            if let Some(status) = process.exit_status().expect("a process has a state") {
+                ended.push((name.clone(), status));
+            }
+        }
+        for (name, _) in &ended {
+            self.processes.remove(name);
+        }
+        ended
+    }
+
+    /// The folder of the processes' logs, `<name>.log`.
+    pub fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// The names of all processes, running or not.
@@ -97,6 +210,11 @@ impl Services {
     /// The public base URLs of all gateways.
     pub fn gateway_urls(&self) -> Vec<String> {
         self.plan.urls_of("gateway")
+    }
+
+    /// The public base URLs of all processes of a service.
+    pub fn urls_of(&self, service: &str) -> Vec<String> {
+        self.plan.urls_of(service)
     }
 
     /// The base URL of a gateway's ops port, where `/readyz` and `/metrics` are.
@@ -124,27 +242,27 @@ impl Services {
 
     /// The stock-service's Redis.
     pub fn redis(&self) -> &Redis {
-        &self.redis
+        &self.stores.redis
     }
 
     /// The stock-service's Redis, to be stopped, restarted or wiped.
     pub fn redis_mut(&mut self) -> &mut Redis {
-        &mut self.redis
+        &mut self.stores.redis
     }
 
     /// The broker as far as this world can see it.
     pub fn vhost(&self) -> &Vhost {
-        &self.vhost
+        &self.stores.vhost
     }
 
     /// The order-service's database.
     pub fn orders_database(&self) -> &Database {
-        &self.orders_database
+        &self.stores.orders
     }
 
     /// The notify-service's database.
     pub fn notify_database(&self) -> &Database {
-        &self.notify_database
+        &self.stores.notify
     }
 
     /// Kills a process (SIGKILL). Nothing happens if it does not run.
@@ -156,19 +274,51 @@ impl Services {
         self.processes.remove(name);
     }
 
+    /// SIGSTOP: the process keeps everything and does nothing, until [`Services::unfreeze`].
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self, name: &str) {
+        self.running(name).signal("STOP").expect("a signal can be sent");
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn unfreeze(&self, name: &str) {
+        self.running(name).signal("CONT").expect("a signal can be sent");
+    }
+
+    fn running(&self, name: &str) -> &Process {
+        self.processes.get(name).unwrap_or_else(|| panic!("{name} does not run"))
+    }
+
     /// Asks a process to stop (SIGTERM) and waits until it has drained and ended.
     ///
     /// # Panics
     /// If it does not run, fails, or does not end within its drain time.
     pub async fn stop(&mut self, name: &str) {
+        let stopped = self.try_stop(name).await;
+        stopped.unwrap_or_else(|error| panic!("{error}:\n{}", self.log(name)));
+    }
+
+    /// As [`Services::stop`], for whoever goes on if it fails. The process is gone in any case.
+    ///
+    /// # Errors
+    /// It does not end well, or not within its drain time.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn try_stop(&mut self, name: &str) -> anyhow::Result<()> {
         let mut process = self.processes.remove(name).unwrap_or_else(|| panic!("{name} does not run"));
-        process.terminate().expect("a signal can be sent");
+        process.terminate()?;
         let deadline = Instant::now() + STOPPED_WITHIN;
         loop {
-            match process.exit_status().expect("a process has a state") {
-                Some(status) if status.success() => return,
-                Some(status) => panic!("{name} failed when it was stopped ({status}):\n{}", self.log(name)),
-                None => assert!(Instant::now() < deadline, "{name} does not end:\n{}", self.log(name)),
+            match process.exit_status()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => anyhow::bail!("{name} failed when it was stopped ({status})"),
+                None => anyhow::ensure!(Instant::now() < deadline, "{name} does not end"),
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -246,13 +396,18 @@ impl Drop for Services {
     }
 }
 
-/// The binary of a service, beside the folder of the running test binary: `target/<profile>/deps/..`.
+/// The binary of a service: in the folder that was given, or beside the folder of the running test binary,
+/// `target/<profile>/deps/..`.
 fn program(service: &str) -> anyhow::Result<PathBuf> {
     debug_assert!(SERVICES.contains(&service));
-    let test = std::env::current_exe()?;
-    let profile =
-        test.parent().and_then(Path::parent).context("a test binary is in target/<profile>/deps")?;
-    let program = profile.join(service);
+    let program = match environment::binaries() {
+        Some(folder) => folder.join(service),
+        None => {
+            let test = std::env::current_exe()?;
+            let profile = test.parent().and_then(Path::parent);
+            profile.context("a test binary is in target/<profile>/deps")?.join(service)
+        }
+    };
     anyhow::ensure!(program.exists(), "{} is missing: run `./dev test`, which builds it", program.display());
     Ok(program)
 }

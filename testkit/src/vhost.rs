@@ -16,14 +16,19 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// A virtual host of the test run's RabbitMQ with a user of its own; deleted with this value.
 #[derive(Debug)]
 pub struct Vhost {
-    /// Also the name and the password of the user.
+    /// Encoded, as it stands in URLs.
     name: String,
+    user: String,
+    password: String,
+    amqp: Url,
     api: Url,
+    /// Whether it was made here, and so goes away with this value.
+    owned: bool,
     /// Services that have a user of their own here.
     services: Vec<Permission>,
 }
 
-/// What one service may do; see deploy/stores.
+/// What one service may do.
 #[derive(Debug)]
 struct Permission {
     service: &'static str,
@@ -32,7 +37,7 @@ struct Permission {
     read: &'static str,
 }
 
-/// The permissions that services have.
+/// What services may do in production.
 const PERMISSIONS: &str = include_str!("../../deploy/stores/rabbitmq-permissions");
 
 fn permissions() -> Vec<Permission> {
@@ -55,7 +60,7 @@ impl Vhost {
         Self::create_for(Vec::new()).await
     }
 
-    /// As [`Vhost::create`], with a user for each service that has the rights of production.
+    /// As [`Vhost::create`], with a user beside for each service that has the rights of production.
     ///
     /// # Panics
     /// If RabbitMQ refuses, or outside `./dev test`.
@@ -65,23 +70,32 @@ impl Vhost {
 
     async fn create_for(services: Vec<Permission>) -> Self {
         let name = format!("t-{}", uuid::Uuid::new_v4().simple());
-        let vhost = Self { name, api: environment::rabbitmq_api_url(), services };
+        let (amqp, api) = (environment::rabbitmq_url(), environment::rabbitmq_api_url());
+        let vhost =
+            Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true, services };
         for user in vhost.users() {
-            let body = json!({ "password": vhost.name, "tags": "" });
+            let body = json!({ "password": vhost.password, "tags": "" });
             vhost.call(Method::PUT, &format!("users/{user}"), Some(body)).await.expect("the user is created");
         }
         vhost.fill().await.expect("the virtual host is created");
         vhost
     }
 
-    /// The user of everything, then the services'.
-    fn users(&self) -> Vec<String> {
-        let services = self.services.iter().map(|permission| self.user_of(permission.service));
-        std::iter::once(self.name.clone()).chain(services).collect()
+    /// The default virtual host of a node, which the node itself makes again when it lost everything.
+    ///
+    /// `amqp` and `api` carry the name and the password of the node's administrator.
+    pub(crate) fn default_of(amqp: Url, api: Url) -> Self {
+        let (user, password) = (amqp.username().to_owned(), amqp.password().unwrap_or_default().to_owned());
+        Self { name: "%2F".to_owned(), user, password, amqp, api, owned: false, services: Vec::new() }
     }
 
-    fn user_of(&self, service: &str) -> String {
-        format!("{}-{service}", self.name)
+    /// `amqp://user:password@host:port/<name>`
+    pub fn url(&self) -> String {
+        let mut url = self.amqp.clone();
+        url.set_username(&self.user).expect("an amqp URL has room for a user");
+        url.set_password(Some(&self.password)).expect("an amqp URL has room for a password");
+        url.set_path(&self.name);
+        url.into()
     }
 
     /// As [`Vhost::url`], with the user of a service; see [`Vhost::create_with_services`].
@@ -94,13 +108,14 @@ impl Vhost {
         url.into()
     }
 
-    /// `amqp://user:password@host:port/<name>`
-    pub fn url(&self) -> String {
-        let mut url = environment::rabbitmq_url();
-        url.set_username(&self.name).expect("an amqp URL has room for a user");
-        url.set_password(Some(&self.name)).expect("an amqp URL has room for a password");
-        url.set_path(&self.name);
-        url.into()
+    /// The user of everything, then the services'.
+    fn users(&self) -> Vec<String> {
+        let services = self.services.iter().map(|permission| self.user_of(permission.service));
+        std::iter::once(self.user.clone()).chain(services).collect()
+    }
+
+    fn user_of(&self, service: &str) -> String {
+        format!("{}-{service}", self.user)
     }
 
     /// Messages in each queue, ready and unacknowledged together.
@@ -156,11 +171,67 @@ impl Vhost {
         self.fill().await.expect("the virtual host is created again");
     }
 
+    /// Deletes a queue with everything in it. Nothing happens if there is none of this name.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn delete_queue(&self, queue: &str) {
+        let path = format!("queues/{}/{queue}", self.name);
+        self.delete(&path).await.expect("RabbitMQ deletes a queue");
+    }
+
+    /// Deletes the bindings between an exchange and a queue: what is published there goes nowhere.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn delete_bindings(&self, exchange: &str, queue: &str) {
+        let path = format!("bindings/{}/e/{exchange}/q/{queue}", self.name);
+        let bindings = self.call(Method::GET, &path, None).await.expect("RabbitMQ lists bindings");
+        for binding in bindings.as_array().expect("a list of bindings") {
+            let key = binding["properties_key"].as_str().expect("a binding has a key");
+            // The key is a path segment that has been encoded once already, and is to be decoded once.
+            let key = key.replace('%', "%25").replace('#', "%23");
+            self.delete(&format!("{path}/{key}")).await.expect("RabbitMQ deletes a binding");
+        }
+    }
+
+    /// Lets every queue whose name matches `pattern` hold `messages_max` at most; one more is refused (nack).
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn limit_queues(&self, pattern: &str, messages_max: u64) {
+        let definition = json!({ "max-length": messages_max, "overflow": "reject-publish" });
+        let policy = json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
+        self.call(Method::PUT, &self.policy(), Some(policy)).await.expect("a policy can be set");
+    }
+
+    /// Takes [`Vhost::limit_queues`] back.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn unlimit_queues(&self) {
+        self.delete(&self.policy()).await.expect("a policy can be removed");
+    }
+
+    fn policy(&self) -> String {
+        format!("policies/{}/limit", self.name)
+    }
+
+    /// A DELETE for which "not there" is as good.
+    async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        match self.call(Method::DELETE, path, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Creates the virtual host itself, with permissions.
     async fn fill(&self) -> anyhow::Result<()> {
         self.call(Method::PUT, &self.path(), None).await?;
         let everything = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        self.call(Method::PUT, &format!("permissions/{0}/{0}", self.name), Some(everything)).await?;
+        let path = format!("permissions/{}/{}", self.name, self.user);
+        self.call(Method::PUT, &path, Some(everything)).await?;
         for Permission { service, configure, write, read } in &self.services {
             let rights = json!({ "configure": configure, "write": write, "read": read });
             let path = format!("permissions/{}/{}", self.name, self.user_of(service));
@@ -198,6 +269,9 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         cleanup::block_on("deleting a virtual host", async {
             self.call(Method::DELETE, &self.path(), None).await?;
             for user in self.users() {
@@ -206,6 +280,11 @@ impl Drop for Vhost {
             Ok(())
         });
     }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let status = error.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::status);
+    status == Some(reqwest::StatusCode::NOT_FOUND)
 }
 
 fn depth(queue: &Value) -> Option<(String, u64)> {

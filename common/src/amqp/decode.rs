@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::{QUEUE_HEADER, REASON_HEADER, trace};
 use crate::messages::{ENVELOPE_EVENTS_MAX, Event};
 
+/// Longest message that is read, in bytes: some ten times what 256 events have. It bounds what parsing costs.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// One event, as a handler gets it.
 #[derive(Debug, Clone)]
 pub struct Incoming<E> {
@@ -170,6 +173,9 @@ impl<E: Send + 'static> Decode for Accepts<E> {
     fn decode(&self, delivery: &Delivery) -> Decoded<Self::Item> {
         let whole =
             |reason: String| Decoded { items: Vec::new(), parked: vec![park_whole(delivery, reason)] };
+        if delivery.data.len() > MESSAGE_BYTES_MAX {
+            return whole(format!("has {} bytes, more than {MESSAGE_BYTES_MAX}", delivery.data.len()));
+        }
         let head: Head = match serde_json::from_slice(&delivery.data) {
             Ok(head) => head,
             Err(error) => return whole(format!("not an envelope: {error}")),

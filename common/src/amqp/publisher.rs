@@ -252,7 +252,11 @@ impl Shared {
         if result == Err(PublishError::Unroutable) {
             self.unroutable.notify_one();
         }
-        live.give_back(channel);
+        // A queue that was full goes on refusing the channels that it has refused until it has drained, even if its bound
+        // was raised meanwhile. Dropping this one closes it.
+        if result != Err(PublishError::Refused) {
+            live.give_back(channel);
+        }
         result
     }
 }

@@ -20,6 +20,12 @@ pub struct NewSale {
     pub ends_at: DateTime<Utc>,
     /// Seconds that a buyer has to pay, 1 to 86,400.
     pub payment_window_seconds: u32,
+    /// Whether an order needs a place in line first. Off unless said.
+    #[serde(default)]
+    pub waiting_room: bool,
+    /// Whether taking a place, or ordering where there is no waiting room, needs a solved challenge. Off unless said.
+    #[serde(default)]
+    pub challenge: bool,
     /// 1 to 100 items.
     pub items: Vec<NewItem>,
 }
@@ -45,7 +51,8 @@ pub struct NewItem {
     pub per_user_limit: u32,
 }
 
-/// Body of `PATCH /api/v1/admin/sales/{id}`: what is absent stays. Items are replaced as a whole.
+/// Body of `PATCH /api/v1/admin/sales/{id}`: what is absent stays. Items are replaced as a whole. Of a sale that is
+/// published only `waiting_room` and `challenge` can be changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaleChanges {
@@ -57,6 +64,10 @@ pub struct SaleChanges {
     pub ends_at: Option<DateTime<Utc>>,
     /// See [`NewSale::payment_window_seconds`].
     pub payment_window_seconds: Option<u32>,
+    /// See [`NewSale::waiting_room`].
+    pub waiting_room: Option<bool>,
+    /// See [`NewSale::challenge`].
+    pub challenge: Option<bool>,
     /// See [`NewSale::items`].
     pub items: Option<Vec<NewItem>>,
 }

@@ -33,6 +33,10 @@ pub struct ReserveRequest {
     pub quantity: Quantity,
     /// Milliseconds left, from the moment of sending, until nobody waits for the answer any more.
     pub deadline_ms: u64,
+    /// When the waiting room admitted the buyer, in ms of its clock, as a valid purchase token says; good for one
+    /// order. Without one an item with a waiting room grants nothing new, but known orders are still accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted_ms: Option<i64>,
 }
 
 /// One line of the answer to a [`ReserveBatch`].
@@ -70,6 +74,8 @@ pub enum ReserveOutcome {
     Ended,
     /// The sale is held by an admin.
     Paused,
+    /// The item has a waiting room, and the buyer was not admitted, or has used the admission for another order.
+    PlaceRequired,
     /// No such item.
     UnknownItem,
     /// The order id is known with another quantity.
@@ -115,6 +121,12 @@ pub struct CatalogueItem {
     pub per_user_limit: u32,
     /// Whether the gate is open. While it is closed the figures are the last known ones.
     pub open: bool,
+    /// Whether an order needs a place in line first.
+    #[serde(default)]
+    pub waiting_room: bool,
+    /// Whether a place, or an order where there is no waiting room, needs a solved challenge.
+    #[serde(default)]
+    pub challenge: bool,
     /// The granted order ids of an item that refuses everybody else (sold out, paused, ended): an id that may be
     /// in it must be asked for, all others can be refused on the spot.
     pub granted: Option<IdFilter>,
@@ -169,6 +181,9 @@ pub struct LiveItem {
     pub item_id: ItemId,
     /// Its version; see [`crate::messages::sale::ChangedV1`].
     pub version: i64,
+    /// The newest epoch that was handed out for it; 0: none. A gate with an older one must not sell.
+    #[serde(default)]
+    pub epoch: i64,
 }
 
 /// `GET /internal/v1/items/{item_id}` of order-service: the absolute state of one item, without its orders.
@@ -196,6 +211,12 @@ pub struct ItemDefinition {
     pub currency: Currency,
     /// True when the sale is over and none of its orders is open: its keys may be retired.
     pub settled: bool,
+    /// Whether an order needs a place in line first.
+    #[serde(default)]
+    pub waiting_room: bool,
+    /// Whether a place, or an order where there is no waiting room, needs a solved challenge.
+    #[serde(default)]
+    pub challenge: bool,
 }
 
 /// What an admin said of a published sale.

@@ -79,6 +79,20 @@ async fn a_full_queue_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_takes_messages_again_as_soon_as_its_bound_is_raised() {
+    let broker = Broker::start().await;
+    let publish = async || broker.publisher.publish(message(envelope([1])), far()).await;
+    broker.vhost.limit_queues(".*", 0).await;
+    testkit::eventually("a message is refused", async || {
+        (publish().await == Err(PublishError::Refused)).then_some(())
+    })
+    .await;
+
+    broker.vhost.unlimit_queues().await;
+    testkit::eventually("a message is taken", async || publish().await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_after_the_deadline() {
     let broker = Broker::start().await;
     let late = broker.publisher.publish(message(envelope([1])), Instant::now()).await;

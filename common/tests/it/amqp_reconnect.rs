@@ -8,13 +8,17 @@ use std::time::Duration;
 use common::amqp::{AmqpSettings, PublishError, Publisher, Topology, Verdict};
 use common::health::Health;
 use common::shutdown::Tasks;
+use common::topology::Queue;
 use futures_util::future::join_all;
-use secrecy::SecretString;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::proxy::Proxy;
 use crate::support::{Broker, Seen, envelope, eventually_true, far, message};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -212,4 +216,100 @@ async fn a_broker_that_accepts_and_says_nothing_is_left_and_tried_again() {
         assert!(!publisher.is_ready());
     }
     tasks.finish(PATIENCE).await.unwrap();
+}
+
+/// The broker's side of a half-open connection: it stays open and carries nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_carry_nothing_any_more_are_left_by_their_heartbeats() {
+    let mut broker = Broker::start().await;
+    let proxy = Proxy::start(&broker.settings).await;
+    broker.settings.url = proxy.url.clone();
+    broker.settings.heartbeat_s = 1;
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    let topology = Topology { queues: vec![broker.queue.clone()], ..Topology::default() };
+    let check = broker.health.check("through the proxy");
+    let publisher = Publisher::start(&broker.settings, "through", topology, check, &broker.tasks);
+    testkit::eventually("published", async || publisher.publish(message(envelope([1])), far()).await.ok())
+        .await;
+    seen.eventually([1]).await;
+
+    proxy.mute(true);
+    eventually_true("it is noticed", || !broker.health.is_ready() && !publisher.is_ready()).await;
+    // From elsewhere.
+    broker.publish([2]).await;
+    proxy.mute(false);
+    testkit::eventually("handled", async || seen.numbers().contains(&2).then_some(())).await;
+    testkit::eventually("published", async || publisher.publish(message(envelope([3])), far()).await.ok())
+        .await;
+    testkit::eventually("handled", async || seen.numbers().contains(&3).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_that_was_deleted_is_made_again() {
+    let broker = Broker::start().await;
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    broker.publish([1]).await;
+    seen.eventually([1]).await;
+    // Another queue takes the messages meanwhile, so that none is returned and no publisher notices.
+    let other = Queue { name: "other".to_owned(), ..broker.queue.clone() };
+    let topology = Topology { queues: vec![other], ..Topology::default() };
+    let check = broker.health.check("other");
+    let publisher = Publisher::start(&broker.settings, "other", topology, check, &broker.tasks);
+    eventually_true("the other queue is there", || publisher.is_ready()).await;
+    let connection =
+        Connection::connect(broker.settings.url.expose_secret(), ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let (queue, exchange) = (broker.queue.name.as_str(), broker.queue.exchange.name());
+    let pattern = broker.queue.pattern.as_str();
+    let unbound = channel.queue_unbind(queue.into(), exchange.into(), pattern.into(), FieldTable::default());
+    unbound.await.unwrap();
+    let mut number = 1;
+    testkit::eventually("messages arrive again", async || {
+        number += 1;
+        broker.publish([number]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (seen.numbers().len() > 1).then_some(())
+    })
+    .await;
+}
+
+/// Cut again and again: everything continues, every confirmed message is handled, and nothing is left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_lost_again_and_again_leave_nothing_behind() {
+    const CUTS: i64 = 25;
+    let mut broker = Broker::start().await;
+    let proxy = Proxy::start(&broker.settings).await;
+    broker.settings.url = proxy.url.clone();
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    let topology = Topology { queues: vec![broker.queue.clone()], ..Topology::default() };
+    let check = broker.health.check("through the proxy");
+    let publisher = Publisher::start(&broker.settings, "through", topology, check, &broker.tasks);
+    eventually_true("connected", || publisher.is_ready() && broker.health.is_ready()).await;
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+
+    let mut confirmed = BTreeSet::new();
+    for round in 0..CUTS {
+        // The last of them are on their way when the connections are cut.
+        let sending = (0..20).map(|n| publisher.publish(message(envelope([round * 100 + n])), far()));
+        let cutting = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            proxy.cut();
+        };
+        let (sent, ()) = tokio::join!(join_all(sending), cutting);
+        confirmed.extend(sent.iter().zip(0..).filter(|(sent, _)| sent.is_ok()).map(|(_, n)| round * 100 + n));
+        eventually_true("connected again", || publisher.is_ready() && broker.health.is_ready()).await;
+    }
+
+    testkit::eventually("what was confirmed is handled", async || {
+        let handled: BTreeSet<i64> = seen.numbers().into_iter().collect();
+        confirmed.is_subset(&handled).then_some(())
+    })
+    .await;
+    broker.eventually_empty().await;
+    let (left, allowed) = (|| tasks.num_alive_tasks(), before + 4);
+    testkit::eventually("no task is left behind", async || (left() <= allowed).then_some(())).await;
 }

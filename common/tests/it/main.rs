@@ -8,6 +8,7 @@ mod amqp_reconnect;
 mod batcher;
 mod batcher_property;
 mod http;
+mod proxy;
 mod settings;
 mod shutdown;
 mod support;

@@ -7,6 +7,7 @@ mod crashes;
 mod idempotency;
 mod input;
 mod lifecycle;
+mod line;
 mod privileges;
 mod storm;
 mod support;

@@ -2,8 +2,8 @@
 
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -152,44 +152,37 @@ async fn channel(url: &str) -> Channel {
     connection.create_channel().await.unwrap()
 }
 
-/// What each user of RabbitMQ must not do; the names are those of others.
-async fn forbidden(url: &str, foreign_queue: &str, foreign_exchange: &str) -> Vec<(&'static str, bool)> {
-    let (queue, exchange) = (foreign_queue, foreign_exchange);
+/// What each user of RabbitMQ must not do, with the names of others, and whether it was refused.
+async fn forbidden(url: &str, queue: &str, exchange: &str) -> Vec<(&'static str, bool)> {
+    let (table, topic, declare) =
+        (FieldTable::default, ExchangeKind::Topic, ExchangeDeclareOptions::default());
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let (table, topic) = (FieldTable::default, ExchangeKind::Topic);
-    let declare = ExchangeDeclareOptions::default();
-    // A refusal closes the channel: each gets its own.
+    let mut channels = Vec::new();
+    for _ in 0..8 {
+        channels.push(channel(url).await); // A refusal closes the channel: each gets its own.
+    }
+    let [purge, delete, get, mine, theirs, gone, bind, publish] = &channels[..] else {
+        panic!("eight channels")
+    };
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    publish.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let published = match publish.basic_publish(exchange.into(), "x".into(), options, b"{}", properties).await
+    {
+        Ok(confirm) => confirm.await.is_ok(),
+        Err(_) => false,
+    };
+    let bound =
+        bind.queue_bind(queue.into(), "order".into(), "#".into(), QueueBindOptions::default(), table());
+    let removed = gone.exchange_delete("amq.topic".into(), ExchangeDeleteOptions::default());
     vec![
-        ("purge", channel(url).await.queue_purge(queue.into(), QueuePurgeOptions::default()).await.is_err()),
-        (
-            "delete",
-            channel(url).await.queue_delete(queue.into(), QueueDeleteOptions::default()).await.is_err(),
-        ),
-        ("get", channel(url).await.basic_get(queue.into(), BasicGetOptions::default()).await.is_err()),
-        ("declare", channel(url).await.queue_declare("mine".into(), durable, table()).await.is_err()),
-        (
-            "exchange",
-            channel(url).await.exchange_declare("mine".into(), topic, declare, table()).await.is_err(),
-        ),
-        ("delete exchange", {
-            let options = ExchangeDeleteOptions::default();
-            channel(url).await.exchange_delete("amq.topic".into(), options).await.is_err()
-        }),
-        ("bind", {
-            let bind = QueueBindOptions::default();
-            let bound =
-                channel(url).await.queue_bind(queue.into(), "order".into(), "#".into(), bind, table());
-            bound.await.is_err()
-        }),
-        ("publish", {
-            let channel = channel(url).await;
-            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-            channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
-            match channel.basic_publish(exchange.into(), "x".into(), options, b"{}", properties).await {
-                Ok(confirm) => confirm.await.is_err(),
-                Err(_) => true,
-            }
-        }),
+        ("purge", purge.queue_purge(queue.into(), QueuePurgeOptions::default()).await.is_err()),
+        ("delete", delete.queue_delete(queue.into(), QueueDeleteOptions::default()).await.is_err()),
+        ("get", get.basic_get(queue.into(), BasicGetOptions::default()).await.is_err()),
+        ("declare", mine.queue_declare("mine".into(), durable, table()).await.is_err()),
+        ("exchange", theirs.exchange_declare("mine".into(), topic, declare, table()).await.is_err()),
+        ("delete exchange", removed.await.is_err()),
+        ("bind", bound.await.is_err()),
+        ("publish", !published),
     ]
 }
 

@@ -27,8 +27,8 @@ pub(super) async fn fly(stock: Upstream, item: ItemId, batch: Vec<Pending<Wish, 
             let (wish, buyer) = pending.split();
             let remaining = buyer.deadline.saturating_duration_since(now).as_millis();
             let deadline_ms = u64::try_from(remaining).unwrap_or(u64::MAX).saturating_sub(RETURN_MS);
-            let Wish { order_id, user_id, quantity } = wish;
-            (ReserveRequest { order_id, user_id, quantity, deadline_ms }, Some(buyer))
+            let Wish { order_id, user_id, quantity, admitted_ms } = wish;
+            (ReserveRequest { order_id, user_id, quantity, deadline_ms, admitted_ms }, Some(buyer))
         })
         .unzip();
 

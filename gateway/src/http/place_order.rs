@@ -13,6 +13,7 @@ use common::problem::{Code, Problem};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::place::CHALLENGE_ANSWER;
 use crate::admission::Wish;
 use crate::answer::refusal;
 use crate::attempts::Standing;
@@ -33,7 +34,9 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// made and returned in the answer's header of the same name: repeat it after a lost answer or `outcome_unknown`.
 #[utoipa::path(post, path = "/api/v1/items/{item_id}/orders", tag = "orders", request_body = PlaceOrder,
     params(("item_id" = ItemId, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters.")),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters."),
+        ("Purchase-Token" = Option<String>, Header, description = "Of your place in line, where there is one."),
+        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set.")),
     responses((status = 202, description = "Accepted: the order will be made.", body = Accepted,
         headers(("Location" = String, description = "Where the order is."),
             ("Idempotency-Key" = String, description = "The key of this order.")))))]
@@ -102,6 +105,7 @@ async fn decide(
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
         Standing::Try(in_flight) => in_flight,
     };
+    let admitted_ms = admission(call, item, &user, order_id).await?;
     crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
     *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
     crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
@@ -114,7 +118,7 @@ async fn decide(
         Some(Known::OnSale | Known::Ended) | None => {}
     }
 
-    let wish = Wish { order_id, user_id: user.clone(), quantity };
+    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms };
     crashing(crash_points::FORWARD_BEFORE, Code::Unavailable).await?;
     let answer = state.admission.place(item, wish, call.deadline).await;
     crashing(crash_points::FORWARD_AFTER, Code::OutcomeUnknown).await?;
@@ -122,6 +126,9 @@ async fn decide(
         Ok(ReserveOutcome::Accepted) => {
             if let Some(in_flight) = in_flight {
                 in_flight.accepted();
+            }
+            if let Some(admitted_ms) = admitted_ms {
+                state.lines.used(item, &user, admitted_ms);
             }
             Ok(())
         }
@@ -133,6 +140,32 @@ async fn decide(
         Ok(outcome) => Err(refused(outcome)),
         Err(error) => Err(unanswered(error)),
     }
+}
+
+/// When the waiting room let the buyer in; `None`: it did not, or there is none.
+///
+/// An order without an admission is passed on all the same, now and then: it may repeat one that was accepted, and
+/// reserve.lua grants it nothing new.
+async fn admission(
+    call: &Call,
+    item: ItemId,
+    user: &UserId,
+    order_id: OrderId,
+) -> Result<Option<i64>, ApiError> {
+    let snapshot = call.state.catalogue.snapshot();
+    let has_line = snapshot.as_ref().and_then(|known| known.item(item)).is_some_and(|item| item.waiting_room);
+    if !has_line {
+        let asks = snapshot.as_ref().and_then(|known| known.item(item)).is_some_and(|item| item.challenge);
+        let answer = call.header(CHALLENGE_ANSWER)?;
+        // Spent on this order, so that its repetition passes.
+        call.state.challenges.pass(asks, (item, user), answer, &order_id.to_string()).await?;
+        return Ok(None);
+    }
+    let admitted_ms = call.state.lines.admitted_ms(call.header("purchase-token")?, user, item);
+    if admitted_ms.is_none() {
+        call.state.lines.check_unplaced(user)?;
+    }
+    Ok(admitted_ms)
 }
 
 /// The inventory does not have the item (any more): an order that was accepted before is still accepted.
@@ -150,6 +183,7 @@ fn refused(outcome: ReserveOutcome) -> ApiError {
         ReserveOutcome::NotStarted { starts_at } => Problem::not_started(starts_at).into(),
         ReserveOutcome::Ended => Code::Ended.into(),
         ReserveOutcome::Paused => Code::Paused.into(),
+        ReserveOutcome::PlaceRequired => Code::PlaceRequired.into(),
         ReserveOutcome::IdempotencyMismatch => Code::IdempotencyMismatch.into(),
         ReserveOutcome::TooBusy => Code::TooBusy.into(),
         ReserveOutcome::DeadlinePassed | ReserveOutcome::Unavailable => Code::Unavailable.into(),

@@ -180,6 +180,8 @@ pub fn catalogue_item(state: ItemState) -> CatalogueItem {
         available: if state == ItemState::Active { 5 } else { 0 },
         per_user_limit: 2,
         open: true,
+        waiting_room: false,
+        challenge: false,
         granted: None,
     }
 }
@@ -203,6 +205,8 @@ pub fn sale(state: SaleState) -> Sale {
         payment_window_seconds: 60,
         server_time: now(),
         stale: false,
+        waiting_room: false,
+        challenge: false,
         items: vec![SaleItem {
             id: ITEM,
             sku: "n-1".to_owned(),

@@ -39,12 +39,13 @@ const MESSAGES_TOO: &str = "
 )
 SELECT id FROM gone";
 
-/// Deletes up to `most` deliveries that were delivered more than `age_s` seconds ago, with their log.
+/// Deletes up to `most` deliveries that came into `state` more than `age_s` seconds ago, with their log.
 ///
 /// # Errors
 /// The query failed.
-pub async fn delete_delivered(
+pub async fn delete_finished(
     connection: &mut AsyncPgConnection,
+    state: &str,
     age_s: f64,
     most: i64,
 ) -> Result<usize, DbError> {
@@ -52,7 +53,7 @@ pub async fn delete_delivered(
         "WITH gone AS (
              DELETE FROM deliveries WHERE id = ANY (ARRAY(
                  SELECT id FROM deliveries
-                  WHERE state = 'delivered' AND finished_at < now() - make_interval(secs => $1)
+                  WHERE state = '{state}' AND finished_at < now() - make_interval(secs => $1)
                   ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED))
              RETURNING id, event_id
          ){MESSAGES_TOO}"

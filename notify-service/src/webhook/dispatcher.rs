@@ -4,7 +4,7 @@
 //! (`webhooks.endpoint_concurrency`), kept until the result is recorded, so a slow receiver holds up its own
 //! deliveries and nobody else's, and memory stays bounded when the database is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::circuit::{Circuits, Limits};
 use super::sender::Sender;
 use crate::crash_points;
 use crate::db::queue::{self, Attempted, Room, Taken};
@@ -38,6 +39,7 @@ pub struct Dispatcher {
     /// Most time for what is under way when the process stops.
     finish_timeout: Duration,
     places: usize,
+    limits: Limits,
     lease: Duration,
     poll: Duration,
 }
@@ -51,6 +53,7 @@ struct State {
     /// Places taken, by webhook: running attempts and results that are not recorded.
     taken: HashMap<Uuid, usize>,
     unrecorded: Vec<(Uuid, Attempted)>,
+    circuits: Circuits,
 }
 
 impl Dispatcher {
@@ -68,6 +71,7 @@ impl Dispatcher {
             due,
             finish_timeout,
             places: settings.endpoint_concurrency,
+            limits: settings.circuit(),
             lease: settings.lease(),
             poll: Duration::from_millis(settings.poll_ms),
         }
@@ -98,7 +102,7 @@ impl Dispatcher {
                 () = stop.cancelled() => break,
                 () = self.due.notified() => {}
                 () = sleep(self.poll) => {}
-                Some(ended) = state.attempts.join_next_with_id() => state.keep(ended),
+                Some(ended) = state.attempts.join_next_with_id() => state.keep(ended, self.limits),
             }
         }
         self.finish(state).await;
@@ -108,12 +112,14 @@ impl Dispatcher {
     /// Records what has ended, and begins what is due.
     async fn turn(&self, state: &mut State) -> Result<(), DbError> {
         while let Some(ended) = state.attempts.try_join_next_with_id() {
-            state.keep(ended);
+            state.keep(ended, self.limits);
         }
         self.record(state).await?;
 
         let mut connection = self.db.get().await?;
         let endpoints = webhooks::active(&mut connection).await?;
+        let active: HashSet<Uuid> = endpoints.iter().map(|endpoint| endpoint.id).collect();
+        state.circuits.keep(&active);
         let rooms: Vec<Room> =
             endpoints.iter().filter_map(|endpoint| self.room(state, endpoint.id)).collect();
         if rooms.is_empty() {
@@ -132,7 +138,9 @@ impl Dispatcher {
     }
 
     fn room(&self, state: &State, webhook_id: Uuid) -> Option<Room> {
-        let free = self.places.saturating_sub(state.taken.get(&webhook_id).copied().unwrap_or(0));
+        let under_way = state.taken.get(&webhook_id).copied().unwrap_or(0);
+        let places = state.circuits.places(webhook_id, under_way, self.places);
+        let free = places.saturating_sub(under_way);
         let free = i32::try_from(free).unwrap_or(i32::MAX);
         (free > 0).then_some(Room { webhook_id, free })
     }
@@ -157,7 +165,7 @@ impl Dispatcher {
     async fn finish(&self, mut state: State) {
         let finishing = async {
             while let Some(ended) = state.attempts.join_next_with_id().await {
-                state.keep(ended);
+                state.keep(ended, self.limits);
             }
         };
         if timeout(self.finish_timeout, finishing).await.is_err() {
@@ -177,14 +185,17 @@ impl State {
         self.running.insert(running.id(), webhook_id);
     }
 
-    fn keep(&mut self, ended: Result<(Id, Attempted), JoinError>) {
+    fn keep(&mut self, ended: Result<(Id, Attempted), JoinError>, limits: Limits) {
         let id = match &ended {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
         let Some(webhook_id) = self.running.remove(&id) else { return };
         match ended {
-            Ok((_, result)) => self.unrecorded.push((webhook_id, result)),
+            Ok((_, result)) => {
+                self.circuits.note(webhook_id, result.error.is_none(), limits);
+                self.unrecorded.push((webhook_id, result));
+            }
             Err(error) => {
                 tracing::error!(%error, %webhook_id, "an attempt died; its lease will run out");
                 release(&mut self.taken, webhook_id);

@@ -174,6 +174,34 @@ async fn a_slow_receiver_holds_up_only_its_own_deliveries() {
     assert!(replica.deliveries(&slow, "?state=pending&limit=100").await.len() >= 36);
 }
 
+/// A receiver that is down is asked now and then, not by every delivery; when it is back it gets all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_fails_and_fails_is_tried_with_one_delivery_at_a_time() {
+    let world = World::start().await;
+    let mut settings = world.settings();
+    settings.webhooks.circuit_failures = 5;
+    settings.webhooks.circuit_pause_max_ms = 100;
+    settings.webhooks.endpoint_concurrency = 4;
+    let replica = world.replica_with(settings).await;
+    let receiver = Receiver::start().await;
+    let (down, _) = replica.register(&receiver.url("/down"), &["order.*"]).await;
+    replica.register(&receiver.url("/up"), &["order.*"]).await;
+    receiver.always("/down", Answer::Status(500));
+    let events = (1..=40).map(|version| order_event("ann", version, OrderStatus::Paid)).collect();
+    world.publish(PAID_V1, events).await;
+
+    receiver.wait_for("/up", 40).await;
+    receiver.wait_for("/down", 12).await;
+    let pending = replica.deliveries(&down, "?state=pending&limit=100").await;
+    assert!(pending.iter().filter(|delivery| delivery["attempts"] == 0).count() >= 20, "they wait");
+
+    receiver.always("/down", Answer::Status(200));
+    eventually("all are delivered", async || {
+        (replica.deliveries(&down, "?state=delivered&limit=100").await.len() == 40).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_deliver_each_event_once() {
     let world = World::start().await;

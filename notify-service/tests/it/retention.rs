@@ -46,6 +46,12 @@ async fn what_is_old_and_done_is_deleted_and_the_rest_stays() {
     // Parked deliveries stay until somebody decides, with what they would send.
     assert_eq!(replica.deliveries(&bad, "?state=parked").await.len(), 7);
     assert_eq!(count(&world, "webhook_messages").await, 7);
+    // Unless nobody decides for a very long time.
+    let statement =
+        "UPDATE deliveries SET finished_at = finished_at - interval '90 days' WHERE state = 'parked'";
+    sql_query(statement).execute(&mut connection).await.unwrap();
+    eventually("the forgotten is gone", async || (count(&world, "deliveries").await == 0).then_some(()))
+        .await;
     // Numbers go on where they were, and a client from before hears what is left.
     let mut late = replica.stream("ann", Some("2")).await;
     assert_eq!(late.next().await.unwrap().id, 7);

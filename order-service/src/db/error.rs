@@ -4,6 +4,12 @@ use common::failpoint::Injected;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
+/// Known by their texts, since diesel does not pass on codes. In a database that speaks another language they are taken
+/// for errors of which nothing is known, which is safe.
+const DEADLOCK: &str = "deadlock detected";
+const TIMEOUTS: [&str; 2] =
+    ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
+
 /// Anything but success of a piece of work in the database. Expected outcomes are values, not errors.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -52,11 +58,28 @@ impl DbError {
         }
     }
 
+    /// Why the server rolled the work back, if that was because of what other transactions did: doing it again may work.
+    pub fn clash(&self) -> Option<&'static str> {
+        let Self::Query(Error::DatabaseError(kind, information)) = self else { return None };
+        if matches!(kind, DatabaseErrorKind::SerializationFailure) {
+            return Some("serialization");
+        }
+        (information.message() == DEADLOCK).then_some("deadlock")
+    }
+
+    /// Whether the server has said that it rolled the work back, for a reason that may pass.
+    fn was_rolled_back(&self) -> bool {
+        let Self::Query(Error::DatabaseError(kind, information)) = self else { return false };
+        matches!(kind, DatabaseErrorKind::ReadOnlyTransaction)
+            || TIMEOUTS.contains(&information.message())
+            || self.clash().is_some()
+    }
+
     /// Whether the work was begun, so that a lost answer leaves open whether it was committed.
     pub fn may_have_had_effect(&self) -> bool {
         match self {
             Self::Busy | Self::Raced | Self::Pool(_) | Self::Broken(_) | Self::Panicked => false,
-            Self::Query(_) => !self.is_permanent(),
+            Self::Query(_) => !self.is_permanent() && !self.was_rolled_back(),
             Self::Injected(_) => true,
         }
     }

@@ -13,6 +13,8 @@ diesel::table! {
         ends_at -> Timestamptz,
         payment_window_seconds -> Int4,
         created_at -> Timestamptz,
+        waiting_room -> Bool,
+        challenge -> Bool,
     }
 }
 

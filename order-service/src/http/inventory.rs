@@ -19,13 +19,22 @@ pub struct StockQuery {
     token: Uuid,
 }
 
+/// The query of [`quiet_orders`]: where the page before ended.
+#[derive(Debug, Deserialize)]
+pub struct After {
+    #[serde(default)]
+    after_user: String,
+    #[serde(default)]
+    after_order: Uuid,
+}
+
 /// The body of [`lookup`].
 #[derive(Debug, Deserialize)]
 pub struct Lookup {
     order_ids: Vec<OrderId>,
 }
 
-/// The answer of [`lookup`].
+/// The answer of [`lookup`] and [`quiet_orders`].
 #[derive(Debug, Serialize)]
 struct Found {
     orders: Vec<StockOrder>,
@@ -75,5 +84,16 @@ pub async fn lookup(
         return Err(ApiError::invalid("order_ids", format!("must be at most {LOOKUP_MAX}")));
     }
     let orders = inventory::lookup(&db, *item, &body.order_ids).await?;
+    Ok(HttpResponse::Ok().json(Found { orders }))
+}
+
+/// `GET /internal/v1/items/{item_id}/orders?after_user=&after_order=`: the item's orders that have not changed for ten
+/// seconds, a page at a time.
+pub async fn quiet_orders(
+    db: web::Data<Db>,
+    item: web::Path<ItemId>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, ApiError> {
+    let orders = inventory::quiet_orders(&db, *item, (&after.after_user, after.after_order)).await?;
     Ok(HttpResponse::Ok().json(Found { orders }))
 }

@@ -10,7 +10,7 @@ use common::failpoint;
 use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Int4, Nullable, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -35,15 +35,25 @@ const GENERATION: &str = "SELECT generation FROM broker_generation";
 const CLAIM_GENERATION: &str = "SELECT generation FROM broker_generation FOR UPDATE SKIP LOCKED";
 const SET_GENERATION: &str = "UPDATE broker_generation SET generation = $1";
 
-/// At once: in steps within one transaction each step would wade through what the steps before left behind.
-const FORGET_CONFIRMS: &str = "UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL";
-/// It may be a day's worth of messages.
-const FORGET_TIMEOUT: &str = "SET LOCAL statement_timeout = '120s'";
+/// It may be a day's worth of messages: in steps of ids, so that no statement takes long, and none wades through what
+/// the ones before left behind.
+const FORGET_CONFIRMS: &str =
+    "UPDATE outbox SET published_at = NULL WHERE id >= $1 AND id < $2 AND published_at IS NOT NULL";
+const FORGET_STEP: i64 = 20_000;
+const SPAN: &str = "SELECT coalesce(min(id), 0) AS first, coalesce(max(id), -1) AS last FROM outbox";
 
 const DELETE_OLD: &str = "
 DELETE FROM outbox
  WHERE id IN (SELECT id FROM outbox WHERE published_at < now() - make_interval(hours => $1)
                ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+#[derive(QueryableByName)]
+struct Span {
+    #[diesel(sql_type = BigInt)]
+    first: i64,
+    #[diesel(sql_type = BigInt)]
+    last: i64,
+}
 
 #[derive(QueryableByName)]
 struct Generation {
@@ -122,8 +132,13 @@ async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Opt
     let mut again = 0;
     // The first broker has been told nothing that it could have lost.
     if generation.is_some() {
-        conn.batch_execute(FORGET_TIMEOUT).await?;
-        again = Kept(diesel::sql_query(FORGET_CONFIRMS)).execute(conn).await?;
+        let Span { mut first, last } = Kept(diesel::sql_query(SPAN)).get_result(conn).await?;
+        while first <= last {
+            let next = first + FORGET_STEP;
+            let step = diesel::sql_query(FORGET_CONFIRMS).bind::<BigInt, _>(first).bind::<BigInt, _>(next);
+            again += Kept(step).execute(conn).await?;
+            first = next;
+        }
     }
     let next = Uuid::new_v4();
     if publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await.is_err() {

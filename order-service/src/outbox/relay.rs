@@ -27,10 +27,17 @@ use crate::settings::OutboxSettings;
 use crate::{crash_points, planted};
 
 const UNPUBLISHED: &str = "
-SELECT id, message_id, exchange, routing_key, kind, body, traceparent FROM outbox
+SELECT id, message_id, exchange, routing_key, kind, body, traceparent,
+       (SELECT generation FROM broker_generation) AS generation
+  FROM outbox
  WHERE published_at IS NULL AND id > $2 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
 
-const PUBLISHED: &str = "UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)";
+/// A confirm counts only for the broker that gave it. If that one has lost its data since, the keeper has made all forget
+/// their confirms, and cannot have seen these. The lock keeps it from doing so between this statement and the commit.
+const PUBLISHED: &str = "
+UPDATE outbox SET published_at = clock_timestamp()
+  FROM (SELECT generation FROM broker_generation FOR SHARE) AS broker
+ WHERE outbox.id = ANY($1) AND broker.generation IS NOT DISTINCT FROM $2";
 
 #[derive(QueryableByName)]
 struct Row {
@@ -48,6 +55,9 @@ struct Row {
     body: Vec<u8>,
     #[diesel(sql_type = Nullable<Text>)]
     traceparent: Option<String>,
+    /// The broker's, when the batch began.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    generation: Option<Uuid>,
 }
 
 /// How a batch went.
@@ -137,6 +147,7 @@ async fn publish_rows(
     metrics::histogram!("outbox_batch_size").record(u32::try_from(tried).unwrap_or(u32::MAX));
     let deadline = Instant::now() + timeout;
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let generation = rows.as_slice().first().and_then(|row| row.generation);
     failpoint::reach(crash_points::OUTBOX_PUBLISH_BEFORE).await?;
     let mut sending = join_all(rows.into_iter().map(|row| publish(&publisher, row, deadline)));
     let sent = match poll!(&mut sending) {
@@ -153,13 +164,16 @@ async fn publish_rows(
         .zip(sent)
         .filter_map(|(id, sent)| (sent.is_ok() || unconfirmed_too).then_some(id))
         .collect();
-    let all = i64::try_from(confirmed.len()) == Ok(tried);
     failpoint::reach(crash_points::OUTBOX_MARK_BEFORE).await?;
+    let mut marked = 0;
     if !confirmed.is_empty() {
-        Kept(diesel::sql_query(PUBLISHED).bind::<Array<BigInt>, _>(confirmed)).execute(conn).await?;
+        let statement = diesel::sql_query(PUBLISHED)
+            .bind::<Array<BigInt>, _>(confirmed)
+            .bind::<Nullable<SqlUuid>, _>(generation);
+        marked = Kept(statement).execute(conn).await?;
     }
     failpoint::reach(crash_points::OUTBOX_MARK_AFTER).await?;
-    Ok(Outcome { tried, last, confirmed: all })
+    Ok(Outcome { tried, last, confirmed: i64::try_from(marked) == Ok(tried) })
 }
 
 async fn publish(publisher: &Publisher, row: Row, deadline: Instant) -> Result<(), PublishError> {

@@ -100,6 +100,8 @@ pub async fn create(db: &Db, actor: UserId, wish: NewSale) -> Result<Sale, DbErr
                     sales::starts_at.eq(wish.starts_at),
                     sales::ends_at.eq(wish.ends_at),
                     sales::payment_window_seconds.eq(window_seconds(wish.payment_window_seconds)),
+                    sales::waiting_room.eq(wish.waiting_room),
+                    sales::challenge.eq(wish.challenge),
                 ))
                 .execute(conn)
                 .await?;
@@ -113,7 +115,7 @@ pub async fn create(db: &Db, actor: UserId, wish: NewSale) -> Result<Sale, DbErr
     .await
 }
 
-/// Changes a draft; what is published stays as it is.
+/// Changes a draft; of what is published only what a buyer passes before an order.
 ///
 /// # Errors
 /// The database.
@@ -121,7 +123,8 @@ pub async fn change(db: &Db, actor: UserId, id: Uuid, wish: SaleChanges) -> Resu
     db.transaction(move |conn| {
         async move {
             let Some(record) = listing::lock(conn, id).await? else { return Ok(Change::NotFound) };
-            if record.state() != SaleState::Draft {
+            let published = record.state() != SaleState::Draft;
+            if published && (record.state() == SaleState::Ended || !is_about_the_door(&wish)) {
                 return Ok(Change::NotAllowed(Refusal::new("Only drafts can be changed.")));
             }
             let before = record.to_api()?;
@@ -137,9 +140,15 @@ pub async fn change(db: &Db, actor: UserId, id: Uuid, wish: SaleChanges) -> Resu
                     sales::starts_at.eq(starts_at),
                     sales::ends_at.eq(ends_at),
                     sales::payment_window_seconds.eq(window_seconds(seconds)),
+                    sales::waiting_room.eq(wish.waiting_room.unwrap_or(before.waiting_room)),
+                    sales::challenge.eq(wish.challenge.unwrap_or(before.challenge)),
                 ))
                 .execute(conn)
                 .await?;
+            if published {
+                let changed = next_versions(conn, id).await?;
+                announce(conn, changed).await?;
+            }
             if let Some(new_items) = &wish.items {
                 diesel::delete(items::table.filter(items::sale_id.eq(id))).execute(conn).await?;
                 insert_items(conn, id, new_items).await?;
@@ -176,11 +185,7 @@ pub async fn act(db: &Db, actor: UserId, id: Uuid, action: SaleAction) -> Result
                 }
                 SaleAction::End => sale.set(sales::ended_at.eq(now)).execute(conn).await?,
             };
-            let changed = diesel::update(items::table.filter(items::sale_id.eq(id)))
-                .set(items::version.eq(items::version + 1))
-                .returning((items::id, items::sale_id, items::version))
-                .get_results(conn)
-                .await?;
+            let changed = next_versions(conn, id).await?;
             announce(conn, changed).await?;
             let after = reread(conn, id).await?;
             Deed { actor: &actor, action: action.name(), subject: id }
@@ -275,6 +280,23 @@ async fn lock_item(conn: &mut AsyncPgConnection, id: Uuid) -> Result<Option<(Ite
     let Some(item) = item else { return Ok(None) };
     let sale = listing::find(conn, item.sale_id).await?;
     Ok(sale.map(|sale| (item, sale)))
+}
+
+/// Whether a published sale can be changed like this: nothing that buyers were promised changes.
+fn is_about_the_door(wish: &SaleChanges) -> bool {
+    let SaleChanges { title, starts_at, ends_at, payment_window_seconds, waiting_room, challenge, items } =
+        wish;
+    let rest = title.is_none() && starts_at.is_none() && ends_at.is_none();
+    rest && payment_window_seconds.is_none()
+        && items.is_none()
+        && (waiting_room.is_some() || challenge.is_some())
+}
+
+/// One more change of every item of a sale: the item, its sale and its new version.
+async fn next_versions(conn: &mut AsyncPgConnection, sale: Uuid) -> Result<Vec<(Uuid, Uuid, i64)>, DbError> {
+    let items = diesel::update(items::table.filter(items::sale_id.eq(sale)));
+    let counted = items.set(items::version.eq(items::version + 1));
+    Ok(counted.returning((items::id, items::sale_id, items::version)).get_results(conn).await?)
 }
 
 /// Tells the inventory that items have changed: their id, sale and new version.

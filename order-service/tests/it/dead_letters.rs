@@ -7,13 +7,14 @@ use common::api::OrderStatus;
 use common::ids::{ItemId, SaleId};
 use common::messages::stock::RESERVED_V1;
 use diesel_async::SimpleAsyncConnection as _;
+use futures_util::future::join_all;
 use reqwest::Method;
 use testkit::eventually;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::desk::Desk;
-use crate::support::{Item, Wanted, World, answer, reserved};
+use crate::support::{Item, Wanted, World, answer, envelope, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_works_when_it_is_sent_again_after_the_cause_is_gone() {
@@ -157,6 +158,94 @@ async fn a_bad_query_is_refused_and_its_field_named() {
 }
 
 /// Puts a message into a dead-letter queue.
+/// Among good reservations: exactly the poison is parked, each piece once and whole, and the good ones become orders.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_pieces_of_poison_are_parked_and_nothing_else() {
+    const KINDS: usize = 4;
+    const MESSAGES: usize = 2_000;
+    const EVENTS: usize = 2_000;
+    const GOOD: usize = 1_000;
+    let world = World::start("poison").await;
+    let item = world.item(Wanted { total: 10_000, ..Wanted::default() }).await;
+    // Of the same partition, so that they come through the same queue.
+    let unknown = |n: usize| {
+        let mut event = reserved(item, &format!("p{n}"), "key");
+        event.data.unit_price_cents += 1;
+        event
+    };
+    let _instances = (world.instance().await, world.instance().await);
+
+    let whole = (0..MESSAGES * 3).map(|n| match n % 3 {
+        0 => format!("not JSON {n}"),
+        1 => format!(r#"{{"id":"{}","type":"stock.reserved.v9","occurred_at":"2026-11-22T12:00:00Z","producer":"t","events":[{{}}]}}"#, Uuid::new_v4()),
+        _ => format!(r#"{{"events":"none","n":{n}}}"#),
+    });
+    let whole: Vec<Vec<u8>> = whole.map(String::into_bytes).collect();
+    // Five events to a message: two that can never work, two that are not events, one that is an order.
+    let mixed = (0..GOOD).map(|n| {
+        let good = reserved(item, &format!("g{n}"), "key");
+        let events = [unknown(2 * n), good, unknown(2 * n + 1)];
+        let mut envelope: serde_json::Value =
+            serde_json::from_slice(&envelope(RESERVED_V1, &events)).unwrap();
+        let junk = |m: usize| serde_json::json!({ "event_id": Uuid::new_v4(), "junk": m });
+        envelope["events"].as_array_mut().unwrap().extend([junk(2 * n), junk(2 * n + 1)]);
+        envelope.to_string().into_bytes()
+    });
+    let mixed: Vec<Vec<u8>> = mixed.collect();
+    let mut bodies = whole;
+    for (n, body) in mixed.into_iter().enumerate() {
+        bodies.insert(n * 7, body);
+    }
+    for some in bodies.chunks(100) {
+        join_all(some.iter().map(|body| world.publish(RESERVED_V1, item.id, body.clone()))).await;
+    }
+
+    let good = i64::try_from(GOOD).unwrap();
+    let poison = i64::try_from(MESSAGES * (KINDS - 1) + EVENTS * 2).unwrap();
+    eventually_within(Duration::from_secs(180), "all are dealt with", async || {
+        let orders = world.number("SELECT count(*) FROM orders").await;
+        let letters = world.number("SELECT count(*) FROM dead_letters").await;
+        ((orders, letters) == (good, poison)).then_some(())
+    })
+    .await;
+    assert_eq!(poison, 10_000);
+    assert_eq!(world.number("SELECT taken FROM items").await, good);
+    let innocent =
+        "SELECT count(*) FROM dead_letters d JOIN orders o ON position(o.id::text::bytea in d.body) > 0";
+    assert_eq!(world.number(innocent).await, 0);
+}
+
+/// Kept and sent again whole, but not read, and shown in part.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_message_is_parked_unread() {
+    let world = World::start("oversized").await;
+    let item = world.item(Wanted::default()).await;
+    let instance = world.instance().await;
+    let mut huge = envelope(RESERVED_V1, &[reserved(item, "ann", "key")]);
+    huge.extend(std::iter::repeat_n(b' ', 10 * 1024 * 1024));
+    let length = huge.len();
+    world.publish(RESERVED_V1, item.id, huge).await;
+    world.reserve(item, &[reserved(item, "bob", "key")]).await;
+
+    world.number_becomes("SELECT count(*) FROM orders", 1).await;
+    world.number_becomes("SELECT count(*) FROM dead_letters", 1).await;
+    assert_eq!(world.number("SELECT length(body) FROM dead_letters").await, i64::try_from(length).unwrap());
+    let (_, page) = instance.get("/admin/dead-letters", "root").await;
+    let letter = &page["items"][0];
+    assert!(letter["reason"].as_str().unwrap().contains("bytes"), "{}", letter["reason"]);
+    let shown = letter["body"].as_str().unwrap();
+    assert!(shown.len() < 20_000 && shown.ends_with(&format!("({length} bytes in all)")));
+}
+
+/// As `eventually`, for what takes longer.
+async fn eventually_within(limit: Duration, what: &str, holds: impl AsyncFn() -> Option<()>) {
+    let deadline = Instant::now() + limit;
+    while holds().await.is_none() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 async fn park(world: &World, queue: &str, kind: &str) {
     let outgoing = Outgoing {
         exchange: "",

@@ -1,7 +1,7 @@
 //! What stock-service asks: epochs, fences, stock, definitions.
 
 use common::api::OrderStatus;
-use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
+use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock, StockOrder};
 use common::messages::order::Units;
 use reqwest::Method;
 use serde_json::json;
@@ -161,4 +161,28 @@ async fn a_lookup_names_the_orders_that_exist() {
     assert_eq!(found["orders"][0]["status"], "pending_payment");
     let (status, problem) = ask(vec![Uuid::new_v4().to_string(); 257]).await;
     assert_eq!((status, problem["field"].as_str()), (400, Some("order_ids")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_listed_by_pages_once_they_have_been_quiet() {
+    let world = World::start("quiet").await;
+    let (item, other) = (world.item(Wanted::default()).await, world.item(Wanted::default()).await);
+    let instance = world.instance().await;
+    let events: Vec<_> = ["bob", "ann", "cyd"].map(|user| reserved(item, user, "key")).into();
+    world.reserve(item, &events).await;
+    world.reserve(other, &[reserved(other, "ann", "key")]).await;
+    world.number_becomes("SELECT count(*) FROM orders", 4).await;
+    let list = async |after: &str| {
+        let (status, body) = instance.get(&format!("/items/{}/orders{after}", item.id), "stock").await;
+        assert_eq!(status, 200);
+        let orders: Vec<StockOrder> = serde_json::from_value(body["orders"].clone()).unwrap();
+        orders
+    };
+    assert_eq!(list("").await, [], "their news may still be on their way");
+    world.execute("UPDATE order_transitions SET at = at - interval '11 seconds'").await;
+    let users: Vec<_> = list("").await.into_iter().map(|order| order.user_id.to_string()).collect();
+    assert_eq!(users, ["ann", "bob", "cyd"]);
+    let ann = &list("").await[0];
+    let rest = list(&format!("?after_user=ann&after_order={}", ann.order_id)).await;
+    assert_eq!(rest.iter().map(|order| order.user_id.as_str()).collect::<Vec<_>>(), ["bob", "cyd"]);
 }

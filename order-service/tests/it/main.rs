@@ -13,6 +13,7 @@ mod outage;
 mod outbox;
 mod payments;
 mod placing;
+mod proxy;
 mod refunds;
 mod sales;
 mod sandbox;

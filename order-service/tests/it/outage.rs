@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use diesel_async::SimpleAsyncConnection as _;
+use reqwest::Method;
 use testkit::eventually;
+use tokio::net::lookup_host;
+use url::Url;
 
-use crate::support::{Wanted, World, reserved};
+use crate::desk::Desk;
+use crate::proxy::Proxy;
+use crate::support::{Instance, Wanted, World, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_is_waited_for() {
@@ -104,4 +109,156 @@ async fn a_crowd_of_stuck_requests_does_not_keep_orders_from_being_made() {
     for request in crowd {
         request.await.expect("no panic").expect("an answer");
     }
+}
+
+/// An instance whose way to the database leads through a proxy.
+async fn behind_proxy(world: &World, overrides: &[(&str, &str)]) -> (Instance, Proxy) {
+    let mut url: Url = world.database.url().parse().expect("an address");
+    let server = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
+    let server = lookup_host(server).await.expect("the host is known").next().expect("an address");
+    let proxy = Proxy::start(server).await;
+    url.set_ip_host(proxy.address.ip()).expect("a host");
+    url.set_port(Some(proxy.address.port())).expect("a port");
+    let through = ("DATABASE__URL", url.as_str());
+    (world.instance_with(&[&[through], overrides].concat()).await, proxy)
+}
+
+/// The transaction is committed and nobody hears of it: done again, it has no second effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_whose_answers_are_lost_have_no_second_effect() {
+    let world = World::start("lost_commit").await;
+    let item = world.item(Wanted { total: 1_000, ..Wanted::default() }).await;
+    let (_instance, proxy) = behind_proxy(&world, &[]).await;
+
+    for round in 0..10 {
+        proxy.lose_commits(3);
+        let events: Vec<_> = (0..20).map(|n| reserved(item, &format!("u{round}-{n}"), "key")).collect();
+        world.reserve(item, &events).await;
+        eventually("the answers are lost", async || (proxy.to_lose() == 0).then_some(())).await;
+    }
+
+    world.number_becomes("SELECT count(*) FROM orders", 200).await;
+    world.number_becomes("SELECT count(*) FROM outbox WHERE published_at IS NULL", 0).await;
+    assert_eq!(world.number("SELECT taken FROM items").await, 200);
+    assert_eq!(world.number("SELECT count(*) FROM order_transitions").await, 200);
+    assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+/// What a buyer hears then is that nobody knows; and asking again tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_whose_commit_is_not_answered_has_an_unknown_outcome() {
+    let desk = Desk::open("lost_cancel").await;
+    let sale = desk.open_sale(10).await;
+    let order = desk.order(&sale, "ann", 1).await;
+    // Nothing but this request commits anything meanwhile.
+    let quiet = [("EXPIRY__INTERVAL_MS", "600000"), ("DEAD_LETTERS__INTERVAL_MS", "600000")];
+    let (instance, proxy) = behind_proxy(&desk.world, &quiet).await;
+    let path = format!("/orders/{order}/cancel");
+    let answer = eventually("the answer to this commit is lost", async || {
+        proxy.lose_commits(1);
+        let answer = instance.call(Method::POST, &path, "ann").send().await.expect("an answer");
+        (answer.status() != 409).then_some(answer)
+    })
+    .await;
+    if answer.status() == 503 {
+        assert_eq!(answer.headers()["x-outcome"], "unknown");
+    }
+    proxy.lose_commits(0);
+    assert_eq!(desk.shown("ann", order).await.status, common::api::OrderStatus::Cancelled);
+    assert_eq!(instance.post(&path, "ann").await.0, 409);
+    assert_eq!(desk.world.number("SELECT count(*) FROM order_transitions").await, 2);
+    assert_eq!(desk.world.number("SELECT taken FROM items").await, 0);
+}
+
+/// The connections stay open and carry nothing back: they are given up, and new ones work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_swallows_questions_is_left() {
+    let world = World::start("mute").await;
+    let item = world.item(Wanted::default()).await;
+    let (instance, proxy) = behind_proxy(&world, &[("DATABASE__STATEMENT_TIMEOUT_MS", "500")]).await;
+    world.reserve(item, &[reserved(item, "first", "key")]).await;
+    world.number_becomes("SELECT count(*) FROM orders", 1).await;
+
+    proxy.mute(true);
+    for n in 0..5 {
+        world.reserve(item, &[reserved(item, &format!("u{n}"), "key")]).await;
+    }
+    let order = reserved(item, "first", "key").data.order_id;
+    let (status, problem) = instance.get(&format!("/orders/{order}"), "first").await;
+    assert_eq!((status, problem["code"].as_str()), (503, Some("unavailable")));
+
+    proxy.mute(false);
+    world.number_becomes("SELECT count(*) FROM orders", 6).await;
+    assert_eq!(world.number("SELECT taken FROM items").await, 6);
+    let (status, _) = instance.get(&format!("/orders/{order}"), "first").await;
+    assert_eq!(status, 200);
+}
+
+/// Readers go on, writers are refused with nothing done, reservations wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_can_only_be_read_refuses_writers_and_loses_nothing() {
+    let desk = Desk::open("read_only").await;
+    let sale = desk.open_sale(10).await;
+    let order = desk.order(&sale, "ann", 1).await;
+    let read_only = async |on: &str| {
+        let name = &desk.world.words("SELECT current_database()").await[0];
+        let sql = format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {on}");
+        // A session of its own may write whatever its database says.
+        desk.world.execute(&format!("BEGIN READ WRITE; {sql}; COMMIT")).await;
+        desk.world.database.close_all_connections().await;
+    };
+    read_only("on").await;
+
+    let item = crate::support::Item { id: sale.items[0].id, sale: sale.id };
+    let mut event = reserved(item, "bob", "key");
+    event.data.unit_price_cents = sale.items[0].price_cents;
+    desk.world.reserve(item, &[event]).await;
+    let refused = eventually("the refusal of a writer", async || {
+        let call = desk.instance.call(Method::POST, &format!("/orders/{order}/cancel"), "ann");
+        let answer = call.send().await.expect("an answer");
+        // The first ones find out that their connections were closed.
+        (answer.headers().get("x-outcome")? == "none").then_some(answer.status().as_u16())
+    })
+    .await;
+    assert_eq!(refused, 503);
+    assert_eq!(desk.shown("ann", order).await.status, common::api::OrderStatus::PendingPayment);
+    assert_eq!(desk.world.number("SELECT count(*) FROM orders").await, 1);
+
+    read_only("off").await;
+    desk.world.number_becomes("SELECT count(*) FROM orders", 2).await;
+    assert_eq!(desk.world.number("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+/// Two transactions that lock the same rows the other way round, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlocks_are_retried_and_nobody_hears_of_them() {
+    let desk = Desk::open("deadlock").await;
+    let sale = desk.open_sale(1_000).await;
+    let mut orders = Vec::new();
+    for n in 0..5 {
+        orders.push((format!("u{n}"), desk.order(&sale, &format!("u{n}"), 1).await));
+    }
+    for (user, order) in &orders {
+        // A cancellation locks the order, then the item.
+        let mut other = desk.world.connection().await;
+        other.batch_execute("BEGIN; SELECT 1 FROM items FOR UPDATE").await.expect("a lock");
+        let path = format!("/orders/{order}/cancel");
+        let cancel = async { desk.instance.post(&path, user).await };
+        let cross = async {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                         AND datname = current_database()";
+            desk.world.number_becomes(waits, 1).await;
+            // Whoever of the two is broken off.
+            let crossing = format!(
+                "SET LOCAL deadlock_timeout = '1h'; SELECT 1 FROM orders WHERE id = '{order}' FOR UPDATE"
+            );
+            other.batch_execute(&crossing).await.ok();
+            other.batch_execute("ROLLBACK").await.expect("the end");
+        };
+        let ((status, body), ()) = tokio::join!(cancel, cross);
+        assert_eq!(status, 200, "{body}");
+    }
+    assert_eq!(desk.world.number("SELECT taken FROM items").await, 0);
+    let twice = "SELECT count(*) FROM orders WHERE version <> 2";
+    assert_eq!(desk.world.number(twice).await, 0);
 }

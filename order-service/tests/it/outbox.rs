@@ -66,6 +66,52 @@ async fn a_broker_that_lost_its_data_is_told_again() {
     .await;
 }
 
+/// Marking what was confirmed waits for whoever holds the lock 42: an instance that stands still between the two.
+const SLOW_MARKS: &str = "
+CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN new; END $$;
+CREATE TRIGGER slow_marks BEFORE UPDATE ON outbox FOR EACH ROW
+  WHEN (old.published_at IS NULL AND new.published_at IS NOT NULL) EXECUTE FUNCTION wait_here();";
+const MARKS_WAIT: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+
+/// The confirm is of a broker that is gone by the time at which it is written down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirm_of_a_broker_that_lost_its_data_does_not_count() {
+    let world = World::start("broker_old_confirm").await;
+    let item = world.item(Wanted::default()).await;
+    let slow = [("POSTGRES__STATEMENT_TIMEOUT_MS", "60000"), ("POSTGRES__LOCK_TIMEOUT_MS", "60000")];
+    let (slow, keeper) = (world.instance_with(&slow).await, world.instance().await);
+    let event = reserved(item, "ann", "key");
+    let order = event.data.order_id;
+    world.reserve(item, std::slice::from_ref(&event)).await;
+    slow.order_becomes(order, "ann", OrderStatus::PendingPayment).await;
+    world.number_becomes("SELECT count(*) FROM outbox WHERE published_at IS NULL", 0).await;
+    eventually("the broker is marked", async || world.words(GENERATION).await.pop()).await;
+    for statement in SLOW_MARKS.split_inclusive("$$;") {
+        world.execute(statement).await;
+    }
+    let mut lock = world.connection().await;
+    let held = diesel::sql_query("SELECT pg_advisory_lock(42)");
+    diesel_async::RunQueryDsl::execute(held, &mut lock).await.unwrap();
+
+    assert_eq!(keeper.post(&format!("/orders/{order}/cancel"), "ann").await.0, 200);
+    eventually("it is confirmed, and not marked", async || {
+        (world.number(MARKS_WAIT).await > 0).then_some(())
+    })
+    .await;
+    world.vhost.wipe().await;
+    let heard = world.listen();
+    // Time for the keepers to find the new broker. Without it this test shows less, and does not fail.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    drop(lock);
+
+    eventually("the cancellation is told again", async || {
+        heard.about(order).contains(&CANCELLED_V1).then_some(())
+    })
+    .await;
+    world.number_becomes("SELECT count(*) FROM outbox WHERE published_at IS NULL", 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn published_messages_are_deleted_when_they_are_old() {
     let world = World::start("outbox_old").await;

@@ -333,3 +333,27 @@ async fn listings_have_pages_tags_and_no_drafts() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_published_sale_only_what_a_buyer_passes_first_can_be_changed() {
+    let desk = Desk::open("front_door").await;
+    let published = desk.open_sale(10).await;
+    assert!(!published.waiting_room && !published.challenge, "off unless said");
+    let item = published.items[0].id;
+    let path = format!("/admin/sales/{}", published.id);
+    let version = format!("SELECT version FROM items WHERE id = '{item}'");
+    let before = desk.world.number(&version).await;
+
+    let (status, changed) = desk.admin(Method::PATCH, &path, json!({"waiting_room": true})).await;
+    assert_eq!((status, &changed["waiting_room"], &changed["challenge"]), (200, &json!(true), &json!(false)));
+    assert_eq!(desk.world.number(&version).await, before + 1, "the inventory is told");
+    let (_, definition) = answer(desk.instance.call(Method::GET, &format!("/items/{item}"), "root")).await;
+    assert_eq!((&definition["waiting_room"], &definition["challenge"]), (&json!(true), &json!(false)));
+
+    for wish in [json!({"title": "x"}), json!({"waiting_room": false, "title": "x"}), json!({})] {
+        let (status, problem) = desk.admin(Method::PATCH, &path, wish.clone()).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("invalid_transition")), "{wish}");
+    }
+    desk.admin_does(&format!("{path}/end"), json!({})).await;
+    assert_eq!(desk.admin(Method::PATCH, &path, json!({"waiting_room": false})).await.0, 409, "it is over");
+}

@@ -65,9 +65,10 @@ fn decide(
         .map(|(index, request)| {
             let desk = desk.clone();
             let deadline = now + Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
-            let ReserveRequest { order_id, user_id, quantity, .. } = request;
+            let ReserveRequest { order_id, user_id, quantity, admitted_ms, .. } = request;
             async move {
-                let outcome = desk.reserve(Request { order_id, user_id, quantity }, deadline).await;
+                let request = Request { order_id, user_id, quantity, admitted_ms };
+                let outcome = desk.reserve(request, deadline).await;
                 ReserveAnswer { index, outcome }
             }
         })

@@ -63,6 +63,10 @@ pub struct Figures {
     pub oldest_unsettled_ms: i64,
     /// Orders kept for after a load.
     pub late: usize,
+    /// Whether an order needs a place in line first.
+    pub waiting_room: bool,
+    /// Whether a place or an order needs a solved challenge.
+    pub challenge: bool,
 }
 
 /// An order that is not reported yet; without a hold if that is gone.
@@ -83,6 +87,7 @@ impl Inventory {
             &*keys.attempts,
             &*keys.late,
             &*keys.alarm,
+            &*keys.places,
         ];
         let sent = Instant::now();
         // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
@@ -97,7 +102,7 @@ impl Inventory {
     }
 
     /// Every order id of an item, tombstones too, read page by page; `None` if the gate was not open with `epoch` all
-    /// the time: then the pages may be of different books.
+    /// the time, since then the pages may be of different books, or if ids came in meanwhile.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -109,7 +114,8 @@ impl Inventory {
         })
         .await?;
         let look = self.look(keys).await?;
-        let same = look.shut.is_none() && look.figures.is_some_and(|figures| figures.epoch == epoch);
+        let same = look.shut.is_none()
+            && look.figures.is_some_and(|figures| figures.epoch == epoch && figures.holds == ids.len());
         Ok(same.then(|| ids.into_iter().collect()))
     }
 
@@ -208,5 +214,7 @@ fn figures(mut reply: Reply) -> Result<Figures, StoreError> {
         unsettled: usize::try_from(reply.int()?).map_err(garbled)?,
         oldest_unsettled_ms: reply.int()?,
         late: usize::try_from(reply.int()?).map_err(garbled)?,
+        waiting_room: reply.int()? == 1,
+        challenge: reply.int()? == 1,
     })
 }

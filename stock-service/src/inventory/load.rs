@@ -83,7 +83,7 @@ impl Inventory {
     pub async fn begin_load(&self, keys: &ItemKeys, epoch: i64) -> Result<Begun, StoreError> {
         let script = &self.shared.scripts.load_begin;
         let value = self
-            .run(Lane::Bulk, script, &keys.all()[..10], |call| {
+            .run(Lane::Bulk, script, &keys.all()[..11], |call| {
                 call.arg(epoch);
             })
             .await?;
@@ -173,7 +173,7 @@ impl Inventory {
     ) -> Result<Committed, StoreError> {
         let script = &self.shared.scripts.load_commit;
         let value = self
-            .run(Lane::Bulk, script, &keys.all()[..10], |call| {
+            .run(Lane::Bulk, script, &keys.all()[..11], |call| {
                 call.arg(epoch).arg(staged).arg(lease_ms);
                 definition_args(call, item);
             })
@@ -261,7 +261,7 @@ impl Inventory {
     }
 }
 
-/// Sale to version, as load_commit.lua and update.lua take them.
+/// Sale to challenge, as load_commit.lua and update.lua take them.
 fn definition_args(call: &mut Cmd, item: &ItemDefinition) {
     call.arg(item.sale_id.to_string())
         .arg(item.starts_at.timestamp_millis())
@@ -275,7 +275,9 @@ fn definition_args(call: &mut Cmd, item: &ItemDefinition) {
         .arg(item.total)
         .arg(item.unit_price_cents)
         .arg(item.currency.as_str())
-        .arg(item.version);
+        .arg(item.version)
+        .arg(u8::from(item.waiting_room))
+        .arg(u8::from(item.challenge));
 }
 
 fn int(value: &Value, script: &'static str) -> Result<i64, StoreError> {

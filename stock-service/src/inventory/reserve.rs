@@ -11,6 +11,9 @@ use crate::crash_points::SCRIPT;
 use crate::keys::ItemKeys;
 use crate::stock::{Decision, Offer, Refusal, Shut, Wish};
 
+/// Instead of a time of admission.
+const NOT_ADMITTED: i64 = 0;
+
 /// What a call of the script decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reserved {
@@ -42,7 +45,8 @@ impl Inventory {
         wishes: &[Wish],
     ) -> Result<Reserved, StoreError> {
         let script = &self.shared.scripts.reserve;
-        let item_keys = [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts];
+        let item_keys =
+            [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts, &*keys.places];
         self.begins(SCRIPT).await?;
         let sent = Instant::now();
         let value = self
@@ -53,6 +57,7 @@ impl Inventory {
                     let order_id: &str = wish.order_id.0.hyphenated().encode_lower(&mut text);
                     order_id.write_redis_args(call);
                     call.arg(wish.user_id.as_str()).arg(wish.quantity.get()).arg(wish.deadline_ms);
+                    call.arg(wish.admitted_ms.unwrap_or(NOT_ADMITTED));
                 }
             })
             .await?;

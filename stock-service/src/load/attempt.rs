@@ -10,7 +10,7 @@ use common::messages::stock::FenceV1;
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::announce::{Announcer, Grant};
+use crate::announce::{Announcer, Asked, Grant};
 use crate::crash_points::{
     REBUILD_CLAIM, REBUILD_FENCE, REBUILD_GATE, REBUILD_READ, REBUILD_RENAME, REBUILD_REPUBLISH,
     REBUILD_STAGE,
@@ -92,8 +92,6 @@ pub struct Loader {
     pub catalogue: CatalogueSettings,
     /// How long items that are over keep their keys.
     pub retire: RetireSettings,
-    /// Longest time that an answer of the reserve script may take.
-    pub reply_timeout: Duration,
     /// Who holds the locks.
     pub owner: Owner,
 }
@@ -163,7 +161,7 @@ impl Loader {
             REBUILD_REPUBLISH.begins().await?;
             self.announce_survivors(item, &definition, granted.epoch).await?;
             REBUILD_REPUBLISH.ended().await?;
-            sleep_until(sealed_at + self.reply_timeout + self.announcer.timeout() + STRAGGLER_SLACK).await;
+            sleep_until(sealed_at + self.announcer.longest() + STRAGGLER_SLACK).await;
         }
         REBUILD_FENCE.begins().await?;
         self.send_fence(item, &granted).await?;
@@ -203,7 +201,9 @@ impl Loader {
         };
         let mut seen = 0;
         loop {
-            let (now_ms, page) = self.inventory.unsettled(&item.keys, 0, seen, REQUESTS_PER_CALL_MAX).await?;
+            let at = Instant::now();
+            let (redis_ms, page) =
+                self.inventory.unsettled(&item.keys, 0, seen, REQUESTS_PER_CALL_MAX).await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -212,7 +212,7 @@ impl Loader {
             let grants: Vec<_> = grants.collect();
             if !grants.is_empty() {
                 metrics::counter!("stock_republished_total").increment(grants.len() as u64);
-                self.announcer.reserved(item.id, &offer, now_ms, grants).await?;
+                self.announcer.reserved(item.id, &offer, Asked { at, redis_ms }, grants).await?;
             }
         }
     }

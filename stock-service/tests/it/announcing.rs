@@ -6,7 +6,8 @@ use common::api::OrderStatus;
 use common::api::inventory::ReserveOutcome;
 use common::messages::order::Units;
 use common::topology::Queue;
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 
 use crate::support::app::{TestApp, order_id};
@@ -146,6 +147,92 @@ async fn a_hold_whose_later_news_are_lost_is_brought_up_to_date_by_comparing() {
     })
     .await;
     app.assert_quiet_and_equal(item).await;
+}
+
+/// A failover to a lagging replica that nobody noticed, say: the orders are there and not here, and nobody will tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_redis_lacks_are_found_by_comparing() {
+    let app = TestApp::start_with(&[("RECONCILE__INTERVAL_MS", "300")]).await;
+    let item = app.open_item(10, 1).await;
+    let keys = stock_service::keys::ItemKeys::of(item);
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(app.reserve(item, name, "k", 1).await, ReserveOutcome::Accepted);
+    }
+    app.assert_quiet_and_equal(item).await;
+    app.orders.move_order(order_id(item, "d", "k"), Units::Returned, OrderStatus::Cancelled).await;
+    app.assert_quiet_and_equal(item).await;
+    for name in ["a", "c", "d"] {
+        let order = order_id(item, name, "k").to_string();
+        // All of it at once, as one state of the books that is no contradiction.
+        let script = "redis.call('HDEL', KEYS[1], ARGV[1]); if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then \
+                      redis.call('HINCRBY', KEYS[3], 'available', 1) end";
+        let _: Option<i64> = app
+            .redis_command(&["EVAL", script, "3", &keys.holds, &keys.buyers, &keys.item, &order, name])
+            .await;
+    }
+    testkit::eventually("all orders are known again", async || {
+        Some(app.books(item).await).filter(|books| books.orders.len() == 5 && books.available == 6)
+    })
+    .await;
+    assert_eq!(app.assert_quiet_and_equal(item).await.epoch, 1, "no load was needed");
+}
+
+/// The queue takes no more: the reservation stands in Redis alone, and the buyer is not told that it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_a_full_queue_refused_is_unknown_and_announced_later() {
+    let app = TestApp::start_with(&[("RELAY__AGE_MS", "600000")]).await;
+    let item = app.open_item(5, 1).await;
+    let queue = Queue::reservations(item.partition());
+    let connection = Connection::connect(&app.vhost.url(), ConnectionProperties::default()).await.unwrap();
+    let make_small = async || {
+        let channel = connection.create_channel().await.ok()?;
+        channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await.ok()?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let (name, exchange) = (queue.name.as_str(), queue.exchange.name());
+        channel.queue_declare(name.into(), durable, arguments).await.ok()?;
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        channel
+            .queue_bind(name.into(), exchange.into(), queue.pattern.as_str().into(), options, none)
+            .await
+            .ok()
+    };
+    // Whoever consumes it declares it as it should be, and may be faster.
+    testkit::eventually("a queue for one message", make_small).await;
+    let mut outcomes = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        outcomes.push(app.reserve(item, name, "k", 1).await);
+    }
+    let unknown = outcomes.iter().filter(|outcome| **outcome == ReserveOutcome::Unknown).count();
+    assert!(unknown >= 2 && unknown + 1 >= outcomes.len(), "{outcomes:?}");
+    assert_eq!(app.unsettled(item).await.len(), 4, "none of them may be forgotten");
+    // A retry does not make it true.
+    assert_eq!(app.reserve(item, "d", "k", 1).await, ReserveOutcome::Unknown);
+
+    delete_queue(&app, &queue.name).await;
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(app.reserve_until_decided(item, name, "k", 1).await, ReserveOutcome::Accepted, "{name}");
+    }
+    assert_eq!(app.assert_quiet_and_equal(item).await.held, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_that_is_gone_is_noticed_and_made_again() {
+    let app = TestApp::start().await;
+    let item = app.open_item(3, 1).await;
+    let queue = Queue::reservations(item.partition());
+    let connection = Connection::connect(&app.vhost.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (name, exchange) = (queue.name.as_str(), queue.exchange.name());
+    channel
+        .queue_unbind(name.into(), exchange.into(), queue.pattern.as_str().into(), FieldTable::default())
+        .await
+        .unwrap();
+    assert_eq!(app.reserve(item, "u", "k", 1).await, ReserveOutcome::Unknown);
+    assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
+    assert_eq!(app.assert_quiet_and_equal(item).await.held, 1);
 }
 
 async fn delete_queue(app: &TestApp, queue: &str) {

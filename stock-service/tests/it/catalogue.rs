@@ -1,7 +1,8 @@
 //! What gateways are shown.
 
-use common::api::ItemState;
 use common::api::inventory::{AdminHold, ReserveOutcome};
+use common::api::{ItemState, OrderStatus};
+use common::messages::order::Units;
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 
@@ -57,6 +58,34 @@ async fn whoever_has_a_unit_is_in_the_filter_of_a_sold_out_paused_or_ended_item(
             (0..100).filter(|n| filter.may_contain(order_id(item, &format!("stranger{n}"), "k"))).count();
         assert!(strangers < 20, "{state:?}: the filter keeps nobody out");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_of_a_big_item_is_built_aside_and_nobody_is_refused_until_it_is_there() {
+    let app = TestApp::start_with(&[("CATALOGUE__FILTER_AT_ONCE_MAX", "10")]).await;
+    let item = app.open_item(30, 1).await;
+    for n in 0..30 {
+        assert_eq!(app.reserve(item, &format!("u{n}"), "k", 1).await, ReserveOutcome::Accepted);
+    }
+    let filter = testkit::eventually("the filter is there", async || {
+        let shown = app.shown(item).await.filter(|shown| shown.state == ItemState::SoldOut && shown.open)?;
+        shown.granted
+    })
+    .await;
+    assert!((0..30).all(|n| filter.may_contain(order_id(item, &format!("u{n}"), "k"))));
+    // A unit comes back and goes to somebody else: the old filter must not be shown any more.
+    app.orders.move_order(order_id(item, "u3", "k"), Units::Returned, OrderStatus::Cancelled).await;
+    testkit::eventually("somebody else gets the unit", async || {
+        (app.reserve(item, "late", "k", 1).await == ReserveOutcome::Accepted).then_some(())
+    })
+    .await;
+    testkit::eventually("the filter knows the new owner", async || {
+        let shown = app.shown(item).await.filter(|shown| shown.state == ItemState::SoldOut)?;
+        let filter = shown.granted?;
+        assert!(filter.may_contain(order_id(item, "late", "k")), "a filter without the new owner was shown");
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

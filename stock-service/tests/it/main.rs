@@ -4,12 +4,15 @@
 
 mod announcing;
 mod catalogue;
+mod harm;
+mod measure;
 mod recovering;
 mod reserving;
 mod script_apply;
 mod script_books;
 mod script_load;
 mod script_model;
+mod script_places;
 mod script_reserve;
 mod starting;
 mod support;

@@ -7,7 +7,7 @@ use common::api::inventory::{AdminHold, ReserveOutcome};
 use common::messages::order::Units;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
-use stock_service::keys::ItemKeys;
+use stock_service::keys::{self, ItemKeys, Purpose};
 
 use crate::support::app::{TestApp, order_id};
 
@@ -236,4 +236,39 @@ async fn a_lost_reply_is_an_unknown_outcome_and_the_retry_learns_of_the_grant() 
     assert_eq!(app.reserve_until_decided(item, "u", "k", 1).await, ReserveOutcome::Accepted);
     let books = app.assert_quiet_and_equal(item).await;
     assert_eq!((books.available, books.held, books.orders.len()), (4, 1, 1));
+}
+
+/// Half of the replicas have failed over to another Redis, and the old one is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_redis_that_is_still_reachable_stops_selling_when_another_was_loaded() {
+    let app = TestApp::start().await;
+    let item = app.open_item(10, 1).await;
+    assert_eq!(app.reserve(item, "a", "k", 1).await, ReserveOutcome::Accepted);
+    app.assert_quiet_and_equal(item).await;
+    // So that the replica at the old one does not answer by loading it again.
+    let lock = keys::lock(item, Purpose::Load);
+    let _: () = app.redis_command(&["SET", &lock, "somebody", "PX", "600000"]).await;
+
+    let other = testkit::Redis::start().await;
+    let second = app.replica_on(&other, &[]).await;
+    testkit::eventually("the new Redis was loaded", async || {
+        (app.orders.switches.epochs.load(Ordering::SeqCst) == 2).then_some(())
+    })
+    .await;
+    testkit::eventually("the old one sells no more", async || {
+        app.shown(item).await.filter(|shown| !shown.open)
+    })
+    .await;
+    let keys = ItemKeys::of(item);
+    for n in 0..5 {
+        assert_eq!(app.reserve(item, &format!("n{n}"), "k", 1).await, ReserveOutcome::Unavailable);
+    }
+    let holds: i64 = app.redis_command(&["HLEN", &keys.holds]).await;
+    let run_id: Option<String> = app.redis_command(&["HGET", &keys.item, "run_id"]).await;
+    assert_eq!((holds, run_id.is_some()), (1, true), "its gate is open by itself, yet nothing was granted");
+    // Nobody is told there that an order does not exist.
+    let unknown = app.reservation(order_id(item, "z", "k")).await;
+    assert_eq!(unknown.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(app.get(&format!("/items/{item}/books")).send().await.unwrap().status(), 503);
+    second.stop().await;
 }

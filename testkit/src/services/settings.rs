@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::port::{self, Reserved};
-use crate::{Database, Redis, Vhost};
+use crate::port::{self, Claim, Reserved};
 
 /// In the order in which they are started.
 pub(super) const SERVICES: [&str; 4] = ["stock-service", "order-service", "notify-service", "gateway"];
@@ -22,8 +21,12 @@ pub(super) struct Plan {
     /// The stores' settings, by the prefix of the service; then the test's own.
     stores: Vec<(String, String)>,
     overrides: Vec<(String, String)>,
+    /// Further variables, by the name of the process.
+    variables: BTreeMap<(String, String), String>,
     /// Kept until the processes are about to bind them.
     reserved: Vec<Reserved>,
+    /// Kept over all restarts.
+    claims: Vec<Claim>,
 }
 
 /// A process and where it listens.
@@ -65,24 +68,38 @@ impl Plan {
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            variables: BTreeMap::new(),
             reserved,
+            claims: Vec::new(),
         }
     }
 
-    /// Says where the stores are, with the credentials that each service has in production.
-    pub(super) fn connect(&mut self, redis: &Redis, vhost: &Vhost, orders: &Database, notify: &Database) {
+    /// Says where the stores are.
+    pub(super) fn connect(&mut self, redis: &str, amqp: &str, orders: &str, notify: &str) {
         let stores = [
-            ("GATEWAY__REDIS__URL", redis.url_of("gateway")),
-            ("STOCK_SERVICE__REDIS__URL", redis.url_of("stock-service")),
-            ("STOCK_SERVICE__AMQP__URL", vhost.url_of("stock-service")),
-            ("ORDER_SERVICE__DATABASE__URL", orders.role_url()),
-            ("ORDER_SERVICE__DATABASE__MIGRATION_URL", orders.url()),
-            ("ORDER_SERVICE__AMQP__URL", vhost.url_of("order-service")),
-            ("NOTIFY_SERVICE__DATABASE__URL", notify.role_url()),
-            ("NOTIFY_SERVICE__DATABASE__MIGRATION_URL", notify.url()),
-            ("NOTIFY_SERVICE__AMQP__URL", vhost.url_of("notify-service")),
+            ("GATEWAY__REDIS__URL", redis),
+            ("STOCK_SERVICE__REDIS__URL", redis),
+            ("STOCK_SERVICE__AMQP__URL", amqp),
+            ("ORDER_SERVICE__DATABASE__URL", orders),
+            ("ORDER_SERVICE__AMQP__URL", amqp),
+            ("NOTIFY_SERVICE__DATABASE__URL", notify),
+            ("NOTIFY_SERVICE__AMQP__URL", amqp),
         ];
-        self.stores = stores.map(|(key, value)| (key.to_owned(), value)).to_vec();
+        self.stores = stores.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    }
+
+    /// A setting that wins over all that were given before.
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.overrides.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// A variable of one process.
+    pub(super) fn set_variable(&mut self, name: &str, key: &str, value: Option<&str>) {
+        let place = (self.place(name).name.clone(), key.to_owned());
+        match value {
+            Some(value) => self.variables.insert(place, value.to_owned()),
+            None => self.variables.remove(&place),
+        };
     }
 
     /// A name for this world's folder.
@@ -96,7 +113,7 @@ impl Plan {
 
     /// Lets go of the ports, for the processes to bind; returns whom to start.
     pub(super) fn release_ports(&mut self) -> Vec<String> {
-        self.reserved.clear();
+        self.claims.extend(self.reserved.drain(..).map(|reserved| reserved.claim));
         self.names()
     }
 
@@ -133,7 +150,9 @@ impl Plan {
         let general = general.into_iter().map(|(key, value)| (format!("{prefix}__{key}"), value));
         let given = self.stores.iter().chain(&self.overrides).cloned();
         let given = given.filter(|(key, _)| key.starts_with(&format!("{prefix}__")));
-        general.chain(own).chain(given).collect()
+        let variables = self.variables.iter().filter(|((process, _), _)| process == name);
+        let variables = variables.map(|((_, key), value)| (key.clone(), value.clone()));
+        general.chain(own).chain(given).chain(variables).collect()
     }
 
     /// What only one service has.

@@ -67,6 +67,61 @@ async fn a_dropped_server_is_gone() {
     assert!(client.get_multiplexed_async_connection().await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_replica_has_what_it_heard_and_nothing_later() {
+    let redis = Redis::start().await;
+    set(&redis, "dish", "mapo tofu").await;
+    let mut replica = redis.start_replica().await;
+
+    replica.promote().await;
+    set(&redis, "dish", "twice-cooked pork").await;
+
+    assert_eq!(get(&replica, "dish").await.as_deref(), Some("mapo tofu"));
+    set(&replica, "soup", "hot and sour").await;
+    assert_ne!(run_id(&replica).await, run_id(&redis).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_from_a_copy_forgets_what_came_after_it() {
+    let mut redis = Redis::start().await;
+    set(&redis, "dish", "mapo tofu").await;
+    let copy = redis.copy();
+    set(&redis, "dish", "twice-cooked pork").await;
+
+    redis.restart_from(&copy).await;
+
+    assert_eq!(get(&redis, "dish").await.as_deref(), Some("mapo tofu"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_file_loses_its_last_write_alone() {
+    let mut redis = Redis::start().await;
+    set(&redis, "dish", "mapo tofu").await;
+    set(&redis, "soup", "hot and sour").await;
+
+    redis.restart_truncated(1).await;
+
+    assert_eq!(get(&redis, "dish").await.as_deref(), Some("mapo tofu"));
+    assert_eq!(get(&redis, "soup").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_answers_when_it_goes_on() {
+    let redis = Redis::start().await;
+    let mut connection = connect(&redis).await.expect("Redis answers");
+    redis.freeze();
+    let asked: Result<(), _> = connection.set("dish", "mapo tofu").await;
+    assert!(asked.is_err(), "a frozen server answered");
+
+    redis.unfreeze();
+
+    eventually("the server answers", async || {
+        let mut connection = connect(&redis).await.ok()?;
+        connection.get::<_, String>("dish").await.ok()
+    })
+    .await;
+}
+
 /// The kernel kills a child when the thread that started it ends; a test's helper threads do end.
 #[test]
 fn the_server_outlives_the_runtime_that_started_it() {

@@ -86,6 +86,66 @@ async fn a_blocked_virtual_host_refuses_until_it_is_unblocked_and_keeps_messages
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_is_gone_and_deleting_it_again_is_no_error() {
+    let vhost = Vhost::create().await;
+    declare(&channel(&vhost).await, "orders", "quorum").await;
+    vhost.delete_queue("orders").await;
+    vhost.delete_queue("orders").await;
+    assert!(vhost.queue_depths().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_binding_leads_nowhere() {
+    let vhost = Vhost::create().await;
+    let channel = channel(&vhost).await;
+    declare(&channel, "orders", "quorum").await;
+    // The system's own patterns: characters that a path of the API must encode.
+    for pattern in ["order.#", "stock.*.*.3"] {
+        let exchange = "amq.topic";
+        channel
+            .queue_bind(
+                "orders".into(),
+                exchange.into(),
+                pattern.into(),
+                Default::default(),
+                FieldTable::default(),
+            )
+            .await
+            .expect("the queue is bound");
+    }
+    vhost.delete_bindings("amq.topic", "orders").await;
+
+    for key in ["order.paid", "stock.reserved.v1.3"] {
+        let options = BasicPublishOptions::default();
+        let publish =
+            channel.basic_publish("amq.topic".into(), key.into(), options, b"x", BasicProperties::default());
+        publish.await.expect("the broker answers").await.expect("the broker confirms");
+    }
+    assert_eq!(vhost.queue_depths().await.get("orders"), Some(&0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_until_it_is_not_limited_any_more() {
+    let vhost = Vhost::create().await;
+    declare(&channel(&vhost).await, "orders", "quorum").await;
+    vhost.limit_queues("^orders$", 0).await;
+    eventually("a message is refused", async || is_refused(&vhost).await.then_some(())).await;
+
+    vhost.unlimit_queues().await;
+    eventually("a message is taken", async || (!is_refused(&vhost).await).then_some(())).await;
+}
+
+/// On a channel of its own: a full quorum queue goes on refusing the channels that it has refused, until it has drained,
+/// even if its bound was raised meanwhile.
+async fn is_refused(vhost: &Vhost) -> bool {
+    let options = BasicPublishOptions::default();
+    let channel = channel(vhost).await;
+    let publish =
+        channel.basic_publish("".into(), "orders".into(), options, b"x", BasicProperties::default());
+    publish.await.expect("the broker answers").await.expect("the broker confirms").is_nack()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wipe_loses_queues_and_connections() {
     let vhost = Vhost::create().await;
     let open = channel(&vhost).await;

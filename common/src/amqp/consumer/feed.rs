@@ -9,7 +9,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Flow, Message};
@@ -20,6 +20,9 @@ use crate::amqp::{AmqpSettings, Topology};
 
 /// Longest pause between attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often the queue and its binding are declared again while nothing comes.
+const REDECLARE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One subscription and how to get at it.
 pub(super) struct Feed {
@@ -133,12 +136,19 @@ impl Feed {
     {
         let Open { mut link, channel, mut deliveries } = open;
         let mut not_before = Instant::now();
+        let mut declare_at = Instant::now() + REDECLARE_INTERVAL;
         loop {
             let first = tokio::select! {
                 biased; // Stop first: a full queue must not keep the process alive.
                 () = stop.cancelled() => break,
                 next = deliveries.next() => delivered(next)?,
                 reason = link.lost() => anyhow::bail!("connection lost: {reason}"),
+                // A binding that is gone tells nobody.
+                () = sleep_until(declare_at) => {
+                    link.declare(&self.settings, &self.topology).await?;
+                    declare_at = Instant::now() + REDECLARE_INTERVAL;
+                    continue;
+                }
             };
             let mut batch = vec![batches.open(first)];
             self.fill(&mut batch, &mut deliveries, batches, not_before).await?;

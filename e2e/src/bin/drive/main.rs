@@ -2,6 +2,7 @@
 
 mod audit;
 mod demo;
+mod line;
 mod load;
 mod open_sale;
 
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Places orders as fast as they are accepted, or at a given rate, and reports what was reached.
     Load(load::Arguments),
+    /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
+    Line(line::Arguments),
     /// Checks the books of every sale, or of one.
     Audit(audit::Arguments),
 }
@@ -42,6 +45,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::OpenSale => open_sale::run(&client).await,
         Command::Demo(arguments) => demo::run(&client, arguments).await,
         Command::Load(arguments) => load::run(&client, arguments).await,
+        Command::Line(arguments) => line::run(&client, arguments).await,
         Command::Audit(arguments) => audit::run(&client, arguments).await,
     }
 }

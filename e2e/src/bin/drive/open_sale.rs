@@ -40,6 +40,8 @@ fn demo_sale() -> anyhow::Result<NewSale> {
         starts_at: now,
         ends_at: now + chrono::Duration::days(1),
         payment_window_seconds: 900,
+        waiting_room: false,
+        challenge: false,
         items: vec![
             dish("duck-01", "北京烤鸭 Peking duck", 9_900, 100)?,
             dish("tofu-01", "麻婆豆腐 Mapo tofu", 1_900, 500)?,

@@ -99,7 +99,20 @@ impl TestApp {
 
     /// One more replica on the same stores.
     pub async fn replica(&self, extra: &[(&str, &str)]) -> Service {
-        launch(settings(&self.redis, &self.vhost, &self.orders.url, extra)).await
+        self.replica_on(&self.redis, extra).await
+    }
+
+    /// One more replica on another Redis.
+    pub async fn replica_on(&self, redis: &testkit::Redis, extra: &[(&str, &str)]) -> Service {
+        launch(settings(redis, &self.vhost, &self.orders.url, extra)).await
+    }
+
+    /// From now on everything goes to `service` on `redis`; what was there before is gone.
+    pub fn fail_over(mut self, redis: testkit::Redis, service: Service) -> Self {
+        self.service.stop.cancel();
+        self.redis = redis;
+        self.service = service;
+        self
     }
 
     /// Builds one more replica, without running it.
@@ -150,6 +163,7 @@ impl TestApp {
             user_id: user(user_name),
             quantity: units(quantity),
             deadline_ms: 20_000,
+            admitted_ms: None,
         }
     }
 

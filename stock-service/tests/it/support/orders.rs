@@ -320,6 +320,7 @@ fn routes(cfg: &mut web::ServiceConfig) {
         .route("/internal/v1/items/{id}", web::get().to(item))
         .route("/internal/v1/items/{id}/epochs", web::post().to(epochs))
         .route("/internal/v1/items/{id}/stock", web::get().to(stock))
+        .route("/internal/v1/items/{id}/orders", web::get().to(quiet_orders))
         .route("/internal/v1/items/{id}/orders/lookup", web::post().to(lookup));
 }
 
@@ -332,8 +333,11 @@ async fn items(books: Data<Mutex<Books>>, switches: Data<Switches>) -> HttpRespo
         return away;
     }
     let books = books.lock();
-    let live =
-        |item: &FakeItem| LiveItem { item_id: item.definition.item_id, version: item.definition.version };
+    let live = |item: &FakeItem| LiveItem {
+        item_id: item.definition.item_id,
+        version: item.definition.version,
+        epoch: item.epoch,
+    };
     HttpResponse::Ok().json(LiveItems { items: books.items.values().map(live).collect() })
 }
 
@@ -408,4 +412,30 @@ async fn lookup(books: Data<Mutex<Books>>, switches: Data<Switches>, lookup: Jso
     let books = books.lock();
     let found = lookup.order_ids.iter().filter_map(|id| books.orders.get(id));
     HttpResponse::Ok().json(LookedUp { orders: found.map(|(_, order)| order.clone()).collect() })
+}
+
+#[derive(Deserialize)]
+struct After {
+    #[serde(default)]
+    after_user: String,
+    #[serde(default)]
+    after_order: Uuid,
+}
+
+/// Two at a time, so that pages are turned; all of them count as quiet.
+async fn quiet_orders(
+    books: Data<Mutex<Books>>,
+    switches: Data<Switches>,
+    id: Path<ItemId>,
+    after: Query<After>,
+) -> HttpResponse {
+    if let Some(away) = away(&switches) {
+        return away;
+    }
+    let mut orders: Vec<StockOrder> = books.lock().of(*id).cloned().collect();
+    orders.sort_by_key(|order| (order.user_id.to_string(), order.order_id));
+    let after = (after.after_user.clone(), OrderId(after.after_order));
+    orders.retain(|order| (order.user_id.to_string(), order.order_id) > after);
+    orders.truncate(2);
+    HttpResponse::Ok().json(LookedUp { orders })
 }

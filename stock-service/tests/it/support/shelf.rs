@@ -55,6 +55,8 @@ pub fn definition(item_id: ItemId, total: i64, per_user_limit: u32) -> ItemDefin
         unit_price_cents: 1_999,
         currency: Currency::try_from("CNY".to_owned()).unwrap(),
         settled: false,
+        waiting_room: false,
+        challenge: false,
     }
 }
 
@@ -108,6 +110,7 @@ impl Shelf {
             user_id: user(user_name),
             quantity: units(quantity),
             deadline_ms: LATER_MS,
+            admitted_ms: None,
         }
     }
 

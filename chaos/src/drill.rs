@@ -1,0 +1,144 @@
+//! Drills: one kind of trouble, very often, against a system under load, with figures.
+//!
+//! Where a campaign asks whether any mixture of faults breaks a promise, a drill asks how often one of them was survived and
+//! how fast. Each starts a system of its own, lets buyers in, does its worst, waits for quiet, counts the books afresh from the
+//! stores, and appends one line of JSON to a report.
+
+mod books;
+mod contention;
+mod kill_all;
+mod poison;
+mod postgres_outage;
+mod rabbitmq_wipes;
+mod races;
+mod redis_losses;
+mod report;
+mod retries;
+mod rolling_restarts;
+mod rush;
+mod stage;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+pub use self::report::{Bound, Outcome, Recovery};
+
+/// What to drill, on the command line.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)] // Its name is another one's already.
+pub struct Arguments {
+    /// Run this drill instead of schedules.
+    #[arg(long)]
+    drill: Option<Drill>,
+    /// How often the drill does its worst; each has a default.
+    #[arg(long, requires = "drill")]
+    count: Option<u64>,
+    /// Where drills leave a line each.
+    #[arg(long, default_value = ".dev/reports/drills.json")]
+    drill_report: PathBuf,
+}
+
+impl Arguments {
+    /// Runs the drill that is asked for. True: no promise was broken; `None`: none is asked for.
+    ///
+    /// # Errors
+    /// As [`Drill::run`].
+    pub async fn run(&self, git_hash: &str) -> anyhow::Result<Option<bool>> {
+        let Some(drill) = self.drill else { return Ok(None) };
+        testkit::init();
+        drill.run(self.count, git_hash, &self.drill_report).await.map(Some)
+    }
+}
+
+/// A drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Drill {
+    /// Redis loses data in five ways while a sale sells out; then again with many holders.
+    RedisLosses,
+    /// A broker of its own loses everything in mid-sale.
+    RabbitmqWipes,
+    /// Postgres is killed and stays away in mid-sale.
+    PostgresOutage,
+    /// Every process and every store is killed at once.
+    KillAll,
+    /// Payment, cancel and expiry of the same order at the same time.
+    Races,
+    /// Messages that can never be handled, among good ones.
+    Poison,
+    /// Every replica of every service is restarted in turn under load.
+    RollingRestarts,
+    /// The same key at two gateways at the same time.
+    SameKeyTwoGateways,
+    /// Units are added and taken away while an item sells out.
+    RestockAndSellOut,
+    /// A sale ends while orders arrive.
+    EndOfSaleAndOrder,
+    /// One loader of a lost Redis stands still, another one takes over, the first one goes on.
+    TwoRebuilders,
+    /// An answer is lost, the world changes, and the same key is asked again.
+    Retries,
+}
+
+impl Drill {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RedisLosses => "redis-losses",
+            Self::RabbitmqWipes => "rabbitmq-wipes",
+            Self::PostgresOutage => "postgres-outage",
+            Self::KillAll => "kill-all",
+            Self::Races => "races",
+            Self::Poison => "poison",
+            Self::RollingRestarts => "rolling-restarts",
+            Self::SameKeyTwoGateways => "same-key-two-gateways",
+            Self::RestockAndSellOut => "restock-and-sell-out",
+            Self::EndOfSaleAndOrder => "end-of-sale-and-order",
+            Self::TwoRebuilders => "two-rebuilders",
+            Self::Retries => "retries",
+        }
+    }
+
+    /// How often it does its worst, unless told otherwise: what a release shows.
+    pub fn default_count(self) -> u64 {
+        match self {
+            Self::RedisLosses => 200,
+            Self::RabbitmqWipes | Self::RollingRestarts => 20,
+            Self::PostgresOutage | Self::Races | Self::Poison => 10_000,
+            Self::KillAll => 3,
+            Self::SameKeyTwoGateways => 1_000,
+            Self::RestockAndSellOut | Self::EndOfSaleAndOrder => 10,
+            Self::TwoRebuilders => 20,
+            Self::Retries => 50,
+        }
+    }
+
+    /// Does it, prints how it went, and appends the outcome to the file `report`. True: no promise was broken.
+    ///
+    /// # Errors
+    /// It could not be done to its end, or the report cannot be written.
+    pub async fn run(self, count: Option<u64>, git_hash: &str, report: &Path) -> anyhow::Result<bool> {
+        let count = count.unwrap_or_else(|| self.default_count());
+        report::say(&format!("drill {}, {count} times", self.name()));
+        let outcome = match self {
+            Self::RedisLosses => redis_losses::run(count).await,
+            Self::RabbitmqWipes => rabbitmq_wipes::run(count).await,
+            Self::PostgresOutage => postgres_outage::run(count).await,
+            Self::KillAll => kill_all::run(count).await,
+            Self::Races => races::run(count).await,
+            Self::Poison => poison::run(count).await,
+            Self::RollingRestarts => rolling_restarts::run(count).await,
+            Self::SameKeyTwoGateways => contention::same_key(count).await,
+            Self::RestockAndSellOut => contention::restock(count).await,
+            Self::EndOfSaleAndOrder => contention::end_of_sale(count).await,
+            Self::TwoRebuilders => contention::two_rebuilders(count).await,
+            Self::Retries => retries::run(count).await,
+        };
+        let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
+        outcome.git_hash = git_hash.to_owned();
+        outcome.print();
+        outcome.append_to(report)?;
+        Ok(outcome.passed())
+    }
+}

@@ -1,0 +1,50 @@
+//! Short schedules that lead to one crash point each.
+
+use super::{AdminAction, AdminStep, Armed, PlannedFault, Poison, PoisonKind, Schedule};
+use crate::fault::Fault;
+
+/// Buyers of a schedule for one crash point.
+const CRASH_POINT_BUYERS: usize = 24;
+
+impl Schedule {
+    /// A short schedule for one crash point: every kind of operation, and nothing else that goes wrong than what it takes
+    /// to get there.
+    pub fn for_crash_point(seed: u64, armed: Armed) -> Self {
+        let mut schedule = Self::draw(seed);
+        schedule.replicas = 1;
+        schedule.shop.window_s = 2;
+        schedule.shop.ends_after_ms = None;
+        schedule.buyers.retain(|buyer| !buyer.persistent);
+        schedule.buyers.truncate(CRASH_POINT_BUYERS);
+        schedule.faults = provocation(armed.point);
+        schedule.crash_points = vec![armed];
+        let poison = |n, at_ms, kind| Poison { at_ms, kind, marker: format!("poison-{seed}-{n}") };
+        schedule.poison =
+            vec![poison(0, 200, PoisonKind::GarbageReservation), poison(1, 600, PoisonKind::UnknownItem)];
+        let step = |at_ms, what| AdminStep { at_ms, what };
+        schedule.admin = vec![
+            step(1_200, AdminAction::Refund),
+            step(1_500, AdminAction::Replay),
+            step(2_000, AdminAction::Refund),
+            step(2_500, AdminAction::Refund),
+        ];
+        schedule
+    }
+}
+
+/// What it takes to get to a crash point that no ordinary order passes.
+fn provocation(point: &str) -> Vec<PlannedFault> {
+    let planned = |at_ms, for_ms, fault| PlannedFault { at_ms, for_ms, fault };
+    if point.starts_with("rebuild.") {
+        return vec![planned(700, 100, Fault::FlushRedis)];
+    }
+    if point.starts_with("generation.") {
+        return vec![planned(800, 100, Fault::WipeBroker)];
+    }
+    if point.starts_with("relay.") {
+        // Reservations that wait for a consumer are lost, and the queue is empty.
+        let away = Fault::Kill { process: "order-service".to_owned() };
+        return vec![planned(300, 1_400, away), planned(1_000, 100, Fault::WipeBroker)];
+    }
+    Vec::new()
+}

@@ -1,0 +1,1 @@
+ALTER TABLE sales DROP COLUMN waiting_room, DROP COLUMN challenge;
