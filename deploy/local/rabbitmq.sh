@@ -42,7 +42,7 @@ rabbitmq_password_hash() {
 
 # The bytes of hexadecimal text $1.
 hex_bytes() {
-    # shellcheck disable=SC2059 # the format is made of escapes on purpose
+    # shellcheck disable=SC2001,SC2059 # no expansion can repeat what it matched; the format is made of escapes on purpose
     printf "$(sed 's/../\\x&/g' <<<"$1")"
 }
 
