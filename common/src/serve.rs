@@ -16,7 +16,7 @@ use actix_http::HttpService;
 use actix_service::map_config;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, Error};
@@ -93,6 +93,7 @@ impl Server {
         if http.workers > 0 {
             server = server.workers(http.workers);
         }
+        let half_closed = limits.half_closed;
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
@@ -107,6 +108,7 @@ impl Server {
                     async move { closing.notified().await }
                 })
                 .keep_alive(KEEP_ALIVE)
+                .h1_allow_half_closed(half_closed)
                 .client_request_timeout(HEAD_TIMEOUT)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
@@ -207,8 +209,16 @@ async fn observe(
     let span = span(&method, request.path(), traceparent);
 
     let progress = request.request().conn_data::<Rc<Progress>>().cloned();
+    if let Some(progress) = &progress {
+        progress.no_surplus().await;
+    }
+    let asked_to_close = request.head().connection_type() == ConnectionType::Close;
     let answering = progress.as_ref().map(Progress::answering);
     let response = next.call(request).instrument(span.clone()).await?;
+    let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
+    if let Some(progress) = progress.filter(|_| closes) {
+        progress.last_answered();
+    }
     drop(answering);
 
     let route = response.request().match_pattern();

@@ -22,7 +22,7 @@ const REQUEST_ID_LENGTH_MAX: usize = 64;
 /// What scripts of other origins may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, purchase-token, challenge-answer, device-id, last-event-id, x-request-id";
 /// What scripts of other origins may read.
-const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-outcome, idempotency-key, x-request-id, content-language";
+const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-stale, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.
 const ALLOWED_METHODS: &str = "GET, POST, PATCH, DELETE";
 /// Longest head that is accepted, in bytes, without its first line.
@@ -124,6 +124,10 @@ fn check_head(head: &RequestHead) -> Result<(), Problem> {
         if !chunked || head.version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1"));
         }
+    }
+    // Some proxies read an underscore as a hyphen.
+    if headers.contains_key("transfer_encoding") || headers.contains_key("content_length") {
+        return Err(Problem::invalid("headers", "must not look like Transfer-Encoding or Content-Length"));
     }
     if head.version == Version::HTTP_11 && headers.get_all(header::HOST).count() != 1 {
         return Err(Problem::invalid("Host", "must be sent once"));

@@ -19,7 +19,7 @@ use crate::body::{self, Expect};
 use crate::error::ApiError;
 use crate::limits::Class;
 use crate::state::State;
-use crate::token::Caller;
+use crate::token::{Caller, Role};
 
 /// Length of a UUID as text; other spellings of the same id are not ids here.
 const UUID_LENGTH: usize = 36;
@@ -27,6 +27,9 @@ const UUID_LENGTH: usize = 36;
 const QUERY_LENGTH_MAX_BYTES: usize = 2048;
 /// Most parameters in a query.
 const PARAMETERS_MAX: usize = 20;
+
+/// Below this nothing is for anybody but admins.
+const ADMIN: &str = "/api/v1/admin";
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,16 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether only admins may call it: what says so, and everything below [`ADMIN`] whatever it says.
+    pub fn needs_admin(&self) -> bool {
+        self.access == Access::Admin || self.path.starts_with(ADMIN)
+    }
+
+    /// Whether a token is needed at all.
+    pub fn needs_token(&self) -> bool {
+        self.needs_admin() || self.access != Access::Anyone
+    }
+
     /// Whether HEAD is answered as GET is, without the body. A stream of events has nothing to tell but its body.
     pub fn answers_head(&self) -> bool {
         self.method == Method::GET && self.access != Access::Stream
@@ -199,7 +212,7 @@ pub async fn admit(
     let headers = request.headers();
     body::check_head(headers, endpoint.expect)?;
     state.limits.check_ip(endpoint.class, address(state, request))?;
-    if endpoint.access == Access::Anyone {
+    if !endpoint.needs_token() {
         return Ok(None);
     }
 
@@ -207,7 +220,7 @@ pub async fn admit(
         bearer(headers).or_else(|| (endpoint.access == Access::Stream).then(|| in_query(request)).flatten());
     let token = token.ok_or(Code::Unauthenticated)?;
     let caller = state.tokens.check(&token).await.map_err(|_| Code::Unauthenticated)?;
-    if endpoint.access == Access::Admin && caller.role != crate::token::Role::Admin {
+    if endpoint.needs_admin() && caller.role != Role::Admin {
         return Err(Code::Forbidden.into());
     }
     state.limits.check_user(endpoint.class, &caller.user)?;

@@ -166,7 +166,8 @@ pub fn routes(cfg: &mut ServiceConfig, served: Served) {
         }
         scope = scope.service(resource);
     }
-    cfg.service(scope);
+    // Targets that are no paths, such as `*`.
+    cfg.service(scope).default_service(web::to(unknown_path));
 }
 
 fn route(endpoint: &'static Endpoint) -> Route {

@@ -12,7 +12,7 @@ use utoipa::openapi::{ResponseBuilder, ServerBuilder};
 use utoipa::{OpenApi, openapi};
 
 use crate::body::Expect;
-use crate::endpoint::{Access, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::http::{self, Served};
 use crate::limits::Class;
 
@@ -82,7 +82,7 @@ fn take(item: &mut PathItem, endpoint: &Endpoint) -> Option<Operation> {
 
 /// The operation with what follows from its line in the table: who may call it, and how it can be refused.
 fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
-    let has_token = endpoint.access != Access::Anyone;
+    let has_token = endpoint.needs_token();
     operation.security = has_token.then(|| vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
     let command = endpoint.method != actix_web::http::Method::GET;
     let order = endpoint.class == Class::Order;
@@ -92,7 +92,7 @@ fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
         (true, 400, "`invalid_request`: `field` names what to change."),
         (has_token, 401, "`unauthenticated`: no token, or none that counts."),
         (endpoint.class == Class::Callback, 401, "`unauthenticated`: not signed by the provider."),
-        (endpoint.access == Access::Admin || endpoint.class == Class::Auth, 403, "`forbidden`"),
+        (endpoint.needs_admin() || endpoint.class == Class::Auth, 403, "`forbidden`"),
         (order, 403, "`place_required`: take a place in line. `challenge_required`: solve `challenge`."),
         (endpoint.path.ends_with("/place") && command, 403, "`challenge_required`: solve `challenge`."),
         (named, 404, "`not_found`"),

@@ -26,6 +26,8 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most time without a client taking a byte of what it is sent.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a connection is kept that was to end, so that its last answer arrives.
+const SURPLUS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a refused connection is kept, so that the answer arrives.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -38,6 +40,10 @@ pub(super) struct Progress {
     head_began: Cell<Option<Instant>>,
     /// Since when nothing that was to be sent could be.
     stalled: Cell<Option<Instant>>,
+    /// Whether an answer has said that the connection ends with it.
+    last_answered: Cell<bool>,
+    /// When there was a request nevertheless.
+    surplus: Cell<Option<Instant>>,
 }
 
 impl Progress {
@@ -48,15 +54,27 @@ impl Progress {
         Answering(self.clone())
     }
 
+    /// What comes after this answer is no request any more.
+    pub(super) fn last_answered(&self) {
+        self.last_answered.set(true);
+    }
+
+    /// Never comes back where the connection was to end before this request: the library would answer what it had
+    /// read already, even after a request whose end was not certain.
+    pub(super) async fn no_surplus(&self) {
+        if self.last_answered.get() {
+            self.surplus.set(Some(Instant::now()));
+            std::future::pending().await
+        }
+    }
+
     /// When the connection is to be closed, if nothing happens before.
     fn deadline(&self) -> Option<Instant> {
         let head =
             self.head_began.get().filter(|_| self.answering.get() == 0).map(|began| began + HEAD_TIMEOUT);
         let stall = self.stalled.get().map(|since| since + STALL_TIMEOUT);
-        match (head, stall) {
-            (Some(head), Some(stall)) => Some(head.min(stall)),
-            (head, stall) => head.or(stall),
-        }
+        let surplus = self.surplus.get().map(|since| since + SURPLUS_TIMEOUT);
+        [head, stall, surplus].into_iter().flatten().min()
     }
 }
 

@@ -184,6 +184,11 @@ async fn the_listing_survives_the_loss_of_both_services_and_says_so() {
     })
     .await;
     assert_eq!((&sale["title"], &sale["items"][0]["available"]), (&json!("Noodles"), &json!(10)));
+    testkit::eventually("the header says so too", async || {
+        let listed = gateway.get("/api/v1/sales").send().await.expect("answered");
+        listed.headers().get("x-stale").is_some_and(|old| old == "stock, sales").then_some(())
+    })
+    .await;
 
     gateway.stock.answer(stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted));
     testkit::eventually("it is fresh again", async || {

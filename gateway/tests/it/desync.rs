@@ -1,11 +1,17 @@
 //! Bytes that are almost HTTP: whatever a proxy before us might make of them, no second request comes of them here,
 //! and nothing fails.
 
+use common::api::ItemState;
+use common::api::inventory::ReserveOutcome;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::*;
+
+fn accepting() -> impl Fn(&Recorded) -> Reply + Send + Sync {
+    stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted)
+}
 
 /// Sends bytes, says that there are no more, and reads to the end.
 async fn conversation(gateway: &Gateway, bytes: &[u8]) -> String {
@@ -88,7 +94,7 @@ fn framing(inner: &str) -> Vec<String> {
     ] {
         cases.push(post(&format!("content-length: 5\r\n{header}\r\n"), &chunked));
     }
-    for size in ["-1", "0x0", "G", "+0", " 0", "0 ;", "ffffffffffffffffff", "0\n\n", "\r\n", "1;\rX"] {
+    for size in ["-1", "0x0", "G", "+0", " 0", "ffffffffffffffffff", "0\n\n", "\r\n", "1;\rX"] {
         cases.push(post("transfer-encoding: chunked\r\n", &format!("{size}\r\nx\r\n0\r\n\r\n{inner}")));
     }
     cases.push(post("transfer-encoding: chunked\r\n", &format!("1\r\nxY\r\n0\r\n\r\n{inner}")));
@@ -151,7 +157,7 @@ fn heads(inner: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_second_request_comes_of_bytes_that_are_almost_one() {
-    let gateway = open().await;
+    let gateway = start(&[("HTTP__HALF_CLOSED", "true")], accepting()).await;
     let token = gateway.token("u1", "customer").await;
     let inner = smuggled(&token);
     let sane = conversation(&gateway, format!("{inner}{inner}").as_bytes()).await;
@@ -164,24 +170,21 @@ async fn no_second_request_comes_of_bytes_that_are_almost_one() {
     let cases = [framing(&inner), heads(&inner)].concat();
     assert!(cases.len() >= 100, "{}", cases.len());
     let talks = cases.iter().map(async |case| (case, conversation(&gateway, case.as_bytes()).await));
+    let mut wrong = Vec::new();
     for (case, answer) in join_all(talks).await {
-        let shown: String = case.chars().take(160).collect();
-        assert!(answers(&answer) <= 1, "{shown:?} was answered with {answer}");
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{shown:?} was answered with {answer}"
-        );
-        assert!(
-            answer.is_empty() || answer.contains("application/problem+json"),
-            "{shown:?} was answered with {answer}"
-        );
+        let refused = answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json");
+        if answers(&answer) > 1 || !(answer.is_empty() || refused) {
+            wrong
+                .push(format!("{:?} was answered with {answer}", case.chars().take(160).collect::<String>()));
+        }
     }
+    assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n\n"));
     assert_eq!(gateway.orders.calls("/v1/orders").len(), 2, "nothing was smuggled in");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_is_answered_as_get_without_the_body() {
-    let gateway = open().await;
+    let gateway = start(&[("HTTP__HALF_CLOSED", "true")], accepting()).await;
     let token = gateway.token("u1", "customer").await;
     for path in ["/healthz", "/openapi.json", "/docs", "/api/v1/sales", "/nowhere", "/api/v1/orders"] {
         let ask = |method: &str| {
