@@ -1,7 +1,7 @@
 //! The keys of one item in Redis and what the scripts of stock-service do to them: `stock-service/lua`, line by line.
 //!
 //! `tests/it/scripts.rs` runs the real scripts on a real Redis beside this, so that the two cannot drift apart. Not here:
-//! `lock_*.lua`, because locks only save work; `retire.lua`; and keys of the wrong type.
+//! `lock_*.lua`, because locks only save work; `close.lua` and `retire.lua`; waiting rooms; and keys of the wrong type.
 
 mod apply;
 mod load;
@@ -91,6 +91,10 @@ pub struct Loading {
     pub begun_ms: i64,
     /// Units staged as held or sold.
     pub active: i64,
+    /// Orders of `unsettled` that were staged.
+    pub merged: usize,
+    /// Whether all of `unsettled` was looked at.
+    pub complete: bool,
 }
 
 /// The keys of one item.
@@ -112,6 +116,8 @@ pub struct Shelf {
     pub late: BTreeMap<OrderNo, News>,
     /// `staged-holds`, `staged-buyers`, `staged-attempts`
     pub staging: Staging,
+    /// `alarm`: how often the books were found wrong.
+    pub alarm: i64,
 }
 
 impl Shelf {

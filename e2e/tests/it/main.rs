@@ -8,6 +8,8 @@ mod idempotency;
 mod input;
 mod lifecycle;
 mod line;
+mod privileges;
+mod races;
 mod storm;
 mod support;
 mod told;

@@ -22,7 +22,12 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
-        let services = Services::start().await;
+        Self::with_replicas(1).await
+    }
+
+    /// So many processes of each service; the client speaks to the gateways in turn.
+    pub async fn with_replicas(replicas: usize) -> Self {
+        let services = Services::start_with(replicas, &[]).await;
         let client = Client::new(services.gateway_urls()).unwrap();
         let admin = client.token("admin", "admin").await.unwrap();
         Self { services, client, admin }

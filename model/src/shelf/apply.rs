@@ -48,10 +48,22 @@ impl PartialOrd for News {
 
 impl Shelf {
     /// Makes the books follow orders.
-    pub fn apply(&mut self, server: Server, lease_ms: i64, orders: &[News]) -> Vec<Applied> {
-        let Ok(mut item) = self.gate(server, 0) else {
+    pub fn apply(&mut self, server: Server, epoch_min: i64, lease_ms: i64, orders: &[News]) -> Vec<Applied> {
+        let Ok(mut item) = self.gate(server, epoch_min) else {
             return orders.iter().map(|order| self.keep(server, order)).collect();
         };
+        let contradicts =
+            |order: &News| self.holds.get(&order.order).is_some_and(|hold| contradicts(hold, order));
+        let contradicting: Vec<bool> = orders.iter().map(contradicts).collect();
+        if contradicting.contains(&true) {
+            self.alarm += 1;
+            self.item = Some(Item { run: None, ..item });
+            let kept = orders.iter().zip(contradicting).map(|(order, contradicts)| {
+                let kept = self.keep(server, order);
+                if contradicts { Applied::Contradicts } else { kept }
+            });
+            return kept.collect();
+        }
         let offered_before = item.available > 0;
         let mut applied = Vec::with_capacity(orders.len());
         for order in orders {
@@ -118,6 +130,23 @@ impl Shelf {
         } else {
             self.buyers.insert(user, bought);
         }
+    }
+}
+
+/// Units only go from held to sold to returned, an order's user and quantity never change, one version says one thing.
+fn contradicts(hold: &Hold, order: &News) -> bool {
+    let stage = |units| match units {
+        Units::Held => 1,
+        Units::Sold => 2,
+        Units::Returned => 3,
+    };
+    if (hold.user, hold.quantity) != (order.user, order.quantity) {
+        return true;
+    }
+    match order.version.cmp(&hold.version) {
+        Ordering::Greater => stage(order.units) < stage(hold.units),
+        Ordering::Equal => order.units != hold.units,
+        Ordering::Less => false,
     }
 }
 

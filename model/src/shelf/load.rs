@@ -1,4 +1,4 @@
-//! `load_begin.lua`, `load_stage.lua`, `load_commit.lua`, `update.lua`
+//! `load_begin.lua`, `load_stage.lua`, `load_merge.lua`, `load_commit.lua`, `update.lua`
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,14 @@ impl Shelf {
             item.run = None;
         }
         self.staging = Staging::default();
-        self.loading = Some(Loading { run: server.run, epoch, begun_ms: server.now_ms, active: 0 });
+        self.loading = Some(Loading {
+            run: server.run,
+            epoch,
+            begun_ms: server.now_ms,
+            active: 0,
+            merged: 0,
+            complete: false,
+        });
         Begun::Yes { earlier: self.item.is_some() }
     }
 
@@ -96,6 +103,38 @@ impl Shelf {
         true
     }
 
+    /// Counts what the source of truth does not know yet as held; what it knows leaves `unsettled`. `false`: this load
+    /// is not the one in progress in this process.
+    pub fn load_merge(&mut self, server: Server, epoch: i64) -> bool {
+        let fenced = server.rules.hold(Guard::LoaderEpoch);
+        let Some(loading) = self
+            .loading
+            .as_mut()
+            .filter(|loading| loading.run == server.run && (loading.epoch == epoch || !fenced))
+        else {
+            return false;
+        };
+        for order in self.unsettled.keys().copied().collect::<Vec<_>>() {
+            let staged = self.staging.holds.get(&order).map(|hold| hold.version);
+            match self.holds.get(&order).filter(|hold| staged.is_none() && hold.units == Units::Held) {
+                Some(hold) => {
+                    *self.staging.buyers.entry(hold.user).or_default() += hold.quantity;
+                    *self.staging.attempts.entry(hold.user).or_default() += 1;
+                    loading.active += hold.quantity;
+                    loading.merged += 1;
+                    self.staging.holds.insert(order, *hold);
+                }
+                // What was merged before stays.
+                None if staged == Some(0) => {}
+                None => {
+                    self.unsettled.remove(&order);
+                }
+            }
+        }
+        loading.complete = true;
+        true
+    }
+
     /// Replaces the books by the staged ones and opens the gate.
     pub fn load_commit(
         &mut self,
@@ -110,45 +149,30 @@ impl Shelf {
             return Committed::NotReady;
         };
         let newer = self.item.is_some_and(|item| item.run.is_some() || item.epoch >= epoch);
-        if self.staging.holds.len() != staged || (newer && fenced) {
+        let all_there = loading.complete && self.staging.holds.len() == staged + loading.merged;
+        if !all_there || (newer && fenced) {
             return Committed::NotReady;
         }
-        let merged = self.merge_unsettled();
-        let active = loading.active + merged.iter().map(|hold| hold.quantity).sum::<i64>();
         let staging = std::mem::take(&mut self.staging);
         (self.holds, self.buyers, self.attempts) = (staging.holds, staging.buyers, staging.attempts);
         self.loading = None;
-        let available = definition.total - active;
+        let available = definition.total - loading.active;
         let reopen = (lease_ms > 0).then_some((loading.begun_ms + lease_ms, ReopenAs::Loading));
         let ended = definition.state == AdminHold::Ended;
         let run = Some(server.run);
         self.item = Some(Item { run, epoch, definition, available, withheld: 0, reopen, ended });
-        Committed::Opened { available, merged: i64::try_from(merged.len()).unwrap_or(i64::MAX) }
-    }
-
-    /// Counts what the source of truth does not know yet as held; what it knows leaves `unsettled`.
-    fn merge_unsettled(&mut self) -> Vec<Hold> {
-        let mut merged = Vec::new();
-        for order in self.unsettled.keys().copied().collect::<Vec<_>>() {
-            let known = self.staging.holds.contains_key(&order);
-            match self.holds.get(&order).filter(|hold| !known && hold.units == Units::Held) {
-                Some(hold) => {
-                    *self.staging.buyers.entry(hold.user).or_default() += hold.quantity;
-                    *self.staging.attempts.entry(hold.user).or_default() += 1;
-                    merged.push(*hold);
-                    self.staging.holds.insert(order, *hold);
-                }
-                None => {
-                    self.unsettled.remove(&order);
-                }
-            }
-        }
-        merged
+        Committed::Opened { available, merged: i64::try_from(loading.merged).unwrap_or(i64::MAX) }
     }
 
     /// Takes over a newer definition.
-    pub fn update(&mut self, server: Server, lease_ms: i64, definition: Definition) -> Updated {
-        let mut item = match self.gate(server, 0) {
+    pub fn update(
+        &mut self,
+        server: Server,
+        epoch_min: i64,
+        lease_ms: i64,
+        definition: Definition,
+    ) -> Updated {
+        let mut item = match self.gate(server, epoch_min) {
             Ok(item) => item,
             Err(shut) => return Updated::Shut(shut),
         };

@@ -184,7 +184,9 @@ impl Steps<'_> {
             || format!("replica {replica} stages the orders of load {epoch}"),
             |world| {
                 let server = model.server(&world.redis);
-                if orders.is_empty() || world.redis.shelf.load_stage(server, epoch, &orders) {
+                let shelf = &mut world.redis.shelf;
+                let staged = orders.is_empty() || shelf.load_stage(server, epoch, &orders);
+                if staged && shelf.load_merge(server, epoch) {
                     world.replicas[replica].load = Load::Read { epoch, definition, orders, staged: true };
                 } else {
                     world.end_load(replica);

@@ -7,7 +7,7 @@ use super::{Load, Model, Outbox, World};
 use crate::explorer::Judgement;
 
 /// The properties, as they are printed.
-pub const PROPERTIES: [&str; 9] = [
+pub const PROPERTIES: [&str; 10] = [
     "P1  units held or sold never exceed the total, and `taken` counts them",
     "P2  an accepted order is never rejected (and is at least an order, where two Redis serve at once)",
     "P2  at rest, every accepted order exists and its user was told its last state",
@@ -15,6 +15,7 @@ pub const PROPERTIES: [&str; 9] = [
     "P5  an order that is over never takes a unit again; its units come back once, here and there",
     "P7  no good message is parked",
     "S2  at rest, both stores know the same orders with the same units, and all units are accounted for",
+    "S5  what order-service says of an order never contradicts the books",
     "S3  behind an open gate: available + held + sold + withheld = total",
     "L1  without further faults everything comes to rest, with no help of the reconciler",
 ];

@@ -1,6 +1,6 @@
 //! stock-service: the way to a unit, the relay, following orders, keeping the definition.
 
-use stock_service::stock::Decision;
+use stock_service::stock::{Applied, Decision};
 
 use super::{ATTEMPTS_MAX, Message, Outbox, REPLICAS, Steps, World};
 use crate::guard::Guard;
@@ -113,9 +113,13 @@ impl Steps<'_> {
                 break;
             }
             let apply = |world: &mut World| {
+                let epoch = world.replicas[replica].epoch;
                 let redis = world.redis_of(replica);
                 let server = model.server(redis);
-                redis.shelf.apply(server, 0, &[news]);
+                let applied = redis.shelf.apply(server, epoch, 0, &[news]);
+                if applied.contains(&Applied::Contradicts) {
+                    world.breach = Some("S5: an order's news contradict the books");
+                }
             };
             let News { order, version, .. } = news;
             self.step(
@@ -145,8 +149,8 @@ impl Steps<'_> {
             |world| {
                 let late: Vec<News> = world.redis.shelf.late.values().copied().collect();
                 let server = model.server(&world.redis);
-                if world.redis.shelf.gate(server, 0).is_ok() {
-                    world.redis.shelf.apply(server, 0, &late);
+                if world.redis.shelf.gate(server, 0).is_ok() && !late.is_empty() {
+                    world.redis.shelf.apply(server, 0, 0, &late);
                 }
             },
         );
@@ -154,7 +158,7 @@ impl Steps<'_> {
             || "the newest definition is put in force".to_owned(),
             |world| {
                 let (server, definition) = (model.server(&world.redis), world.definition());
-                world.redis.shelf.update(server, 0, definition);
+                world.redis.shelf.update(server, 0, 0, definition);
             },
         );
     }

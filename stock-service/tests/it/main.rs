@@ -14,6 +14,7 @@ mod script_load;
 mod script_model;
 mod script_places;
 mod script_reserve;
+mod stale_grants;
 mod starting;
 mod support;
 mod wrong_books;

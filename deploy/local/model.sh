@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# ./dev model: the crate model. It needs no servers.
+
+model_command() {
+    local size=--large argument
+    local -a arguments=()
+    for argument; do
+        case $argument in
+            --small) size='' ;;
+            --large) ;;
+            --without | --without=*) size='' && arguments+=("$argument") ;;
+            *) arguments+=("$argument") ;;
+        esac
+    done
+    cargo_ensure
+    RUST_LIB_BACKTRACE=0 exec cargo run --release -p model -- ${size:+"$size"} "${arguments[@]}"
+}
