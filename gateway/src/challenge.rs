@@ -122,7 +122,7 @@ impl Meter {
             self.before.store(known, Ordering::Relaxed);
             return self.last(second).max(1);
         }
-        (known + 1 & u64::from(u32::MAX)).max(self.last(second))
+        ((known + 1) & u64::from(u32::MAX)).max(self.last(second))
     }
 
     fn last(&self, second: u64) -> u64 {

@@ -23,7 +23,7 @@ pub enum Message {
 }
 
 /// The broker.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Default, Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Broker {
     /// `order-service.reservations.<n>`: one consumer at a time, and what comes back comes first.
     pub partition: Vec<Message>,
@@ -33,12 +33,6 @@ pub struct Broker {
     pub notify_news: BTreeSet<News>,
     /// Which broker this is: each loss of its data makes another one of it.
     pub number: u8,
-}
-
-impl Default for Broker {
-    fn default() -> Self {
-        Self { partition: Vec::new(), stock_news: BTreeSet::new(), notify_news: BTreeSet::new(), number: 0 }
-    }
 }
 
 impl Steps<'_> {
