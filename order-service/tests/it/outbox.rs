@@ -79,7 +79,7 @@ const MARKS_WAIT: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'adviso
 async fn a_confirm_of_a_broker_that_lost_its_data_does_not_count() {
     let world = World::start("broker_old_confirm").await;
     let item = world.item(Wanted::default()).await;
-    let slow = [("POSTGRES__STATEMENT_TIMEOUT_MS", "60000"), ("POSTGRES__LOCK_TIMEOUT_MS", "60000")];
+    let slow = [("DATABASE__STATEMENT_TIMEOUT_MS", "60000"), ("DATABASE__LOCK_TIMEOUT_MS", "60000")];
     let (slow, keeper) = (world.instance_with(&slow).await, world.instance().await);
     let event = reserved(item, "ann", "key");
     let order = event.data.order_id;
