@@ -119,10 +119,6 @@ impl Proxy {
         let address = listener.local_addr()?;
         let (setting, watched) = watch::channel(Setting { mode: Mode::Pass, target, generation: 0 });
         let counters = Arc::<Counters>::default();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task is owned: it is aborted when the proxy is dropped"
-        )]
         let acceptor = tokio::spawn(accept(listener, watched, counters.clone()));
         Ok(Self { address, setting, counters, acceptor })
     }

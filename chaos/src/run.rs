@@ -13,7 +13,7 @@ use common::ids::{ItemId, OrderId};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::setup::Scene;
 use crate::checker::{self, Verdict};
@@ -33,6 +33,10 @@ const BUYERS_WITHIN: Duration = Duration::from_secs(15);
 const HOME_WITHIN: Duration = Duration::from_secs(12);
 /// Orders that are read once more in a system at rest.
 const READ_AT_REST_MAX: usize = 24;
+
+/// How often one is read that cannot be had at the moment, and how long to wait in between.
+const READS_MAX: usize = 8;
+const READ_PAUSE: Duration = Duration::from_millis(300);
 
 /// What one schedule showed.
 #[derive(Debug)]
@@ -166,7 +170,12 @@ async fn read_at_rest(scene: &Scene, log: &ClientLog) {
         .collect();
     let reads = accepted.iter().take(READ_AT_REST_MAX).map(|(order, op)| async {
         let owner = &scene.callers[op.process];
-        owner.get_with(*order, Some("at rest")).await;
+        for _ in 0..READS_MAX {
+            if !owner.get_with(*order, Some("at rest")).await.passing() {
+                break;
+            }
+            sleep(READ_PAUSE).await;
+        }
         scene.stranger.get(*order).await;
         if let (Some(item), Some(key)) = (op.item, &op.key) {
             owner.reserve(item, key, op.qty).await;

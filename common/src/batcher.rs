@@ -63,6 +63,11 @@ impl<R, A> Pending<R, A> {
         self.caller.answer(answer);
     }
 
+    /// Whether the caller still waits: it has not gone, and its deadline is not over.
+    pub fn is_wanted(&self, now: Instant) -> bool {
+        now < self.deadline && !self.caller.has_gone()
+    }
+
     /// Takes the request out, to be worked on, and leaves what answers it.
     pub fn split(self) -> (R, Pending<(), A>) {
         (self.request, Pending { request: (), deadline: self.deadline, caller: self.caller })

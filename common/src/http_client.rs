@@ -123,6 +123,17 @@ pub struct Call {
 }
 
 impl Call {
+    /// The same call once more; `None` if its body cannot be sent twice.
+    pub fn try_clone(&self) -> Option<Self> {
+        let builder = self.builder.try_clone()?;
+        Some(Self {
+            upstream: self.upstream.clone(),
+            path: self.path.clone(),
+            deadline: self.deadline,
+            builder,
+        })
+    }
+
     /// Adds a header.
     pub fn header(self, name: &'static str, value: impl AsRef<str>) -> Self {
         Self { builder: self.builder.header(name, value.as_ref()), ..self }

@@ -93,6 +93,7 @@ impl Server {
         if http.workers > 0 {
             server = server.workers(http.workers);
         }
+        let half_closed = limits.half_closed;
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
@@ -107,6 +108,7 @@ impl Server {
                     async move { closing.notified().await }
                 })
                 .keep_alive(KEEP_ALIVE)
+                .h1_allow_half_closed(half_closed)
                 .client_request_timeout(HEAD_TIMEOUT)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)

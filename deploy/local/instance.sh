@@ -72,7 +72,8 @@ instance_runs() {
 
 choose_secrets() {
     local purpose
-    for purpose in postgres orders-database notify-database redis rabbitmq internal jwt sandbox; do
+    for purpose in postgres orders-owner orders-database notify-owner notify-database redis redis-stock redis-gateway \
+        rabbitmq rabbitmq-stock-service rabbitmq-order-service rabbitmq-notify-service internal jwt sandbox; do
         SECRET[$purpose]=$(random_secret)
     done
 }
@@ -129,11 +130,15 @@ gateway_ops_urls() {
     echo "${urls#,}"
 }
 
+# The stores as an operator enters them, and each service with its own credentials (deploy/stores).
 # The user is named because redis-cli takes a missing one for an empty one.
 redis_url() { echo "redis://default:${SECRET[redis]}@127.0.0.1:${PORT[redis]}/"; }
+redis_url_of() { echo "redis://$1:${SECRET[$2]}@127.0.0.1:${PORT[redis]}/"; }
 amqp_url() { echo "amqp://stampede:${SECRET[rabbitmq]}@127.0.0.1:${PORT[rabbitmq]}/%2f"; }
-# The database $1 (orders or notify) with its own user.
+amqp_url_of() { echo "amqp://$1:${SECRET[rabbitmq-$1]}@127.0.0.1:${PORT[rabbitmq]}/%2f"; }
+# The database $1 (orders or notify) for its service, and for its migrations.
 database_url() { echo "postgres://$1:${SECRET[$1-database]}@127.0.0.1:${PORT[postgres]}/$1"; }
+database_owner_url() { echo "postgres://$1_owner:${SECRET[$1-owner]}@127.0.0.1:${PORT[postgres]}/$1"; }
 
 # Writes .dev/env, all at once.
 env_file_write() {
@@ -154,6 +159,8 @@ REDIS_URL=$(redis_url)
 AMQP_URL=$(amqp_url)
 ORDERS_DATABASE_URL=$(database_url orders)
 NOTIFY_DATABASE_URL=$(database_url notify)
+ORDERS_OWNER_DATABASE_URL=$(database_owner_url orders)
+NOTIFY_OWNER_DATABASE_URL=$(database_owner_url notify)
 POSTGRES_ADMIN_URL=postgres://stampede:${SECRET[postgres]}@127.0.0.1:${PORT[postgres]}/postgres
 INTERNAL_TOKEN=${SECRET[internal]}
 JWT_SECRET=${SECRET[jwt]}

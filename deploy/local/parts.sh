@@ -13,7 +13,7 @@ part_start() {
             postgres_start "$RUN_DIR/postgres" "${PORT[postgres]}" "$pid_file" "$log" \
                 shared_buffers=256MB max_connections=300
             ;;
-        redis) redis_start "$RUN_DIR/redis" "${PORT[redis]}" "${SECRET[redis]}" "$pid_file" "$log" ;;
+        redis) redis_start "$RUN_DIR/redis" "${PORT[redis]}" "$pid_file" "$log" ;;
         rabbitmq)
             rabbitmq_start "$RUN_DIR/rabbitmq" "${PORT[rabbitmq-epmd]}" "${PORT[rabbitmq-distribution]}" "$pid_file" "$log"
             ;;

@@ -32,6 +32,44 @@ rabbitmq_configure() {
     } >"$folder/rabbitmq.conf"
 }
 
+# A password as RabbitMQ keeps it: four bytes of salt and the SHA-256 of salt and password, in base64.
+rabbitmq_password_hash() {
+    local salt digest
+    salt=$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')
+    digest=$({ hex_bytes "$salt" && printf '%s' "$1"; } | sha256sum)
+    hex_bytes "$salt${digest%% *}" | base64 -w 0
+}
+
+# The bytes of hexadecimal text $1.
+hex_bytes() {
+    # shellcheck disable=SC2001,SC2059 # no expansion can repeat what it matched; the format is made of escapes on purpose
+    printf "$(sed 's/../\\x&/g' <<<"$1")"
+}
+
+# Users and permissions for load_definitions: the operator, and the services of deploy/stores/rabbitmq-permissions.
+rabbitmq_definitions() {
+    local user configure write read
+    local users permissions
+    users=$(rabbitmq_user stampede "${SECRET[rabbitmq]}" administrator)
+    permissions=$(rabbitmq_permission stampede '.*' '.*' '.*')
+    while read -r user configure write read; do
+        users+=,$(rabbitmq_user "$user" "${SECRET[rabbitmq-$user]}" '')
+        permissions+=,$(rabbitmq_permission "$user" "$configure" "$write" "$read")
+    done < <(grep -v '^#' "$ROOT/deploy/stores/rabbitmq-permissions")
+    printf '{"vhosts":[{"name":"/"}],"users":[%s],"permissions":[%s]}\n' "$users" "$permissions"
+}
+
+# rabbitmq_user <name> <password> <tags>
+rabbitmq_user() {
+    printf '{"name":"%s","password_hash":"%s","hashing_algorithm":"rabbit_password_hashing_sha256","tags":"%s"}' \
+        "$1" "$(rabbitmq_password_hash "$2")" "$3"
+}
+
+# rabbitmq_permission <user> <configure> <write> <read>; backslashes are doubled for JSON.
+rabbitmq_permission() {
+    printf '{"user":"%s","vhost":"/","configure":"%s","write":"%s","read":"%s"}' "$1" "${2//\\/\\\\}" "${3//\\/\\\\}" "${4//\\/\\\\}"
+}
+
 # rabbitmq_start <folder> <epmd port> <distribution port> <pid file> <log> <Erlang VM arguments...>
 rabbitmq_start() {
     local folder program

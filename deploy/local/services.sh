@@ -54,26 +54,28 @@ service_environment() {
             echo "GATEWAY__STOCK__URLS=$(service_urls stock-service)"
             echo "GATEWAY__ORDERS__URLS=$(service_urls order-service)"
             echo "GATEWAY__NOTIFY__URLS=$(service_urls notify-service)"
-            echo "GATEWAY__REDIS__URL=$(redis_url)"
+            echo "GATEWAY__REDIS__URL=$(redis_url_of gateway redis-gateway)"
             echo "GATEWAY__LIMITS__REPLICAS=$REPLICAS"
             echo "GATEWAY__AUTH__JWT_SECRET=${SECRET[jwt]}"
             echo "GATEWAY__HTTP__PUBLIC_URL=http://127.0.0.1:${PORT[gateway]}"
             ;;
         stock-service)
-            echo "STOCK_SERVICE__REDIS__URL=$(redis_url)"
-            echo "STOCK_SERVICE__AMQP__URL=$(amqp_url)"
+            echo "STOCK_SERVICE__REDIS__URL=$(redis_url_of stock-service redis-stock)"
+            echo "STOCK_SERVICE__AMQP__URL=$(amqp_url_of stock-service)"
             echo "STOCK_SERVICE__ORDERS__URLS=$(service_urls order-service)"
             ;;
         order-service)
             echo "ORDER_SERVICE__DATABASE__URL=$(database_url orders)"
-            echo "ORDER_SERVICE__AMQP__URL=$(amqp_url)"
+            echo "ORDER_SERVICE__DATABASE__MIGRATION_URL=$(database_owner_url orders)"
+            echo "ORDER_SERVICE__AMQP__URL=$(amqp_url_of order-service)"
             echo "ORDER_SERVICE__STOCK__URLS=$(service_urls stock-service)"
             echo "ORDER_SERVICE__PAYMENTS__SANDBOX_SECRET=${SECRET[sandbox]}"
             echo "ORDER_SERVICE__PAYMENTS__PUBLIC_URL=http://127.0.0.1:${PORT[gateway]}"
             ;;
         notify-service)
             echo "NOTIFY_SERVICE__DATABASE__URL=$(database_url notify)"
-            echo "NOTIFY_SERVICE__AMQP__URL=$(amqp_url)"
+            echo "NOTIFY_SERVICE__DATABASE__MIGRATION_URL=$(database_owner_url notify)"
+            echo "NOTIFY_SERVICE__AMQP__URL=$(amqp_url_of notify-service)"
             echo "NOTIFY_SERVICE__WEBHOOKS__ALLOW_PRIVATE=true"
             ;;
     esac

@@ -79,7 +79,7 @@ up_prepare() {
     local replicas=$REPLICAS build=$BUILD
     sweep "$RUN_DIR"
     rm -rf -- "$PIDS_DIR" "$LOGS_DIR"
-    if [[ -n $1 ]] && instance_load; then
+    if [[ -n $1 ]] && instance_load && [[ -n ${SECRET[redis-stock]:-} ]]; then
         say "keeping the data of the last time"
         KEPT=yes
     else
@@ -98,7 +98,10 @@ up_prepare() {
 up_stores() {
     say "starting PostgreSQL (port ${PORT[postgres]}), Redis (port ${PORT[redis]}) and RabbitMQ (port ${PORT[rabbitmq]})"
     part_start redis
-    rabbitmq_configure "$RUN_DIR/rabbitmq" "${PORT[rabbitmq]}" stampede "${SECRET[rabbitmq]}" </dev/null
+    rabbitmq_configure "$RUN_DIR/rabbitmq" "${PORT[rabbitmq]}" stampede "${SECRET[rabbitmq]}" <<END
+load_definitions = $RUN_DIR/rabbitmq/definitions.json
+END
+    rabbitmq_definitions >"$RUN_DIR/rabbitmq/definitions.json"
     part_start rabbitmq
     (
         [[ -n $KEPT ]] || postgres_create "$RUN_DIR/postgres" "${SECRET[postgres]}"
@@ -120,13 +123,15 @@ up_wait_for_stores() {
     [[ -n $KEPT ]] || up_databases
 }
 
-# One database and one user for each service that has one; neither may enter the other's.
+# Databases and roles; the passwords through standard input, not through the process list.
 up_databases() {
-    local name
-    for name in orders notify; do
-        printf "CREATE ROLE %s LOGIN PASSWORD '%s';\nCREATE DATABASE %s OWNER %s;\nREVOKE ALL ON DATABASE %s FROM PUBLIC;\n" \
-            "$name" "${SECRET[$name-database]}" "$name" "$name" "$name"
-    done | PGPASSWORD=${SECRET[postgres]} "$(postgres_programs)/psql" -X -q -v ON_ERROR_STOP=1 \
+    {
+        printf '\\set orders_owner_password %s\n\\set orders_password %s\n' \
+            "${SECRET[orders-owner]}" "${SECRET[orders-database]}"
+        printf '\\set notify_owner_password %s\n\\set notify_password %s\n' \
+            "${SECRET[notify-owner]}" "${SECRET[notify-database]}"
+        cat "$ROOT/deploy/stores/postgres.sql"
+    } | PGPASSWORD=${SECRET[postgres]} "$(postgres_programs)/psql" -X -q -v ON_ERROR_STOP=1 \
         -h 127.0.0.1 -p "${PORT[postgres]}" -U stampede postgres
 }
 

@@ -1,19 +1,23 @@
 //! The queue of each item: what waits travels together to stock-service, and what does not fit is told so at once.
 
 mod flight;
+mod shaper;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::api::inventory::ReserveOutcome;
 use common::batcher::{BatchError, Batcher, BatcherSettings};
-use common::http_client::Upstream;
 use common::ids::{ItemId, OrderId, Quantity, UserId};
 use common::shutdown::Tasks;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use crate::downstream::Downstream;
 use crate::settings::AdmissionSettings;
+use flight::Airport;
+use shaper::Shaper;
 
 /// What a buyer wants, without the item, which names the queue.
 #[derive(Debug, Clone)]
@@ -34,15 +38,16 @@ type Queue = Batcher<Wish, ReserveOutcome>;
 /// exists.
 pub struct Admission {
     settings: AdmissionSettings,
-    stock: Upstream,
+    airport: Arc<Airport>,
     tasks: Tasks,
     queues: RwLock<HashMap<ItemId, Queue>>,
 }
 
 impl Admission {
     /// No queues yet; they end with `tasks`.
-    pub fn new(settings: AdmissionSettings, stock: Upstream, tasks: Tasks) -> Self {
-        Self { settings, stock, tasks, queues: RwLock::default() }
+    pub fn new(settings: AdmissionSettings, stock: Downstream, tasks: Tasks) -> Self {
+        let shaper = Shaper::new(settings.per_second_max);
+        Self { settings, airport: Arc::new(Airport { stock, shaper }), tasks, queues: RwLock::default() }
     }
 
     /// Asks stock-service for units of `item`, together with whoever else waits for them.
@@ -74,7 +79,10 @@ impl Admission {
             flights_max: self.settings.flights_max,
             min_interval: Duration::ZERO,
         };
-        let stock = self.stock.clone();
-        Batcher::start(settings, &self.tasks, move |batch| flight::fly(stock.clone(), item, batch))
+        let airport = self.airport.clone();
+        Batcher::start(settings, &self.tasks, move |batch| {
+            let airport = airport.clone();
+            async move { airport.fly(item, batch).await }
+        })
     }
 }

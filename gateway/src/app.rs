@@ -19,8 +19,10 @@ use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::challenge::Challenges;
+use crate::downstream::Downstream;
 use crate::edge::Origins;
 use crate::http::{self, Served};
+use crate::known_ids::KnownIds;
 use crate::limits::Limits;
 use crate::line::Lines;
 use crate::listing::Listing;
@@ -28,6 +30,7 @@ use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::{CataloguePoller, SalesPoller};
 use crate::refusals::Refusals;
+use crate::sale_cache::SaleCache;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::store::Store;
@@ -128,7 +131,8 @@ fn state(
     let connect_timeout = Duration::from_millis(settings.upstream.connect_timeout_ms);
     let client = http_client::build(connect_timeout, CALL_TIMEOUT_MAX)?;
     let upstream = |name, service: &crate::settings::ServiceSettings| {
-        Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)
+        let upstream = Upstream::new(name, service.urls.clone(), client.clone(), &settings.internal.token)?;
+        anyhow::Ok(Downstream::new(name, upstream, &settings.breaker, &settings.concurrency))
     };
     let jwks = Jwks::new(&settings.auth, client.clone());
     if let Some(jwks) = &jwks {
@@ -138,6 +142,7 @@ fn state(
     let stock = upstream("stock-service", &settings.stock)?;
     let orders = upstream("order-service", &settings.orders)?;
     let store = Store::new(&settings.redis)?;
+    let known_ids: Arc<KnownIds> = Arc::default();
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let catalogue: Arc<Catalogue> = Arc::default();
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
@@ -149,10 +154,12 @@ fn state(
         challenges: Challenges::new(&settings.challenge, settings.door_secrets(), store.clone()),
         lines: Lines::new(settings, store.clone(), catalogue.clone(), tasks),
         catalogue,
-        sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), sales_interval)),
+        sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), known_ids.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
+        sale_cache: SaleCache::new(orders.clone(), store.clone()),
+        known_ids,
         store,
         stock,
         orders,
@@ -172,7 +179,8 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
     let interval = Duration::from_millis(settings.catalogue.poll_ms);
     let check = health.dependency("stock-service");
     let catalogue: Arc<Catalogue> = state.catalogue.clone();
-    let poller = CataloguePoller::new(state.stock.clone(), catalogue, interval, check);
+    let poller =
+        CataloguePoller::new(state.stock.clone(), catalogue, state.known_ids.clone(), interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
     if let Some(store) = state.store.clone() {
@@ -190,6 +198,7 @@ fn connection_limits(settings: &Settings) -> ConnectionLimits {
         total: settings.http.connections_max,
         per_address: settings.http.connections_per_ip_max,
         exempt: Arc::new(move |peer| proxies.contains(peer) || exempt.contains(peer)),
+        half_closed: settings.http.half_closed,
     }
 }
 

@@ -22,7 +22,7 @@ const REQUEST_ID_LENGTH_MAX: usize = 64;
 /// What scripts of other origins may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, purchase-token, challenge-answer, device-id, last-event-id, x-request-id";
 /// What scripts of other origins may read.
-const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-outcome, idempotency-key, x-request-id, content-language";
+const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-stale, x-outcome, idempotency-key, x-request-id, content-language";
 /// What scripts of other origins may call.
 const ALLOWED_METHODS: &str = "GET, POST, PATCH, DELETE";
 /// Longest head that is accepted, in bytes, without its first line.

@@ -6,6 +6,7 @@
 use common::http_client::CallError;
 use common::problem::{Code, Problem};
 
+use crate::downstream::Failed;
 use crate::limits::Quota;
 
 /// What a handler can end with besides an answer.
@@ -19,10 +20,10 @@ pub enum ApiError {
     Limited(Box<Quota>),
     /// A service was asked to do something, and it did not answer. It is known whether it was reached.
     #[error("a command was not answered")]
-    Command(#[source] CallError),
+    Command(#[source] Failed),
     /// A service was asked for something, and it did not answer. Nothing was changed.
     #[error("a question was not answered")]
-    Question(#[source] CallError),
+    Question(#[source] Failed),
     /// A service was asked to do something and answered what it must not, or stopped in the middle of its answer.
     #[error("{service} gave a bad answer to a command: {reason}")]
     BadCommandAnswer {
@@ -50,10 +51,11 @@ impl ApiError {
         match self {
             Self::Refused(problem) => Problem::clone(problem),
             Self::Limited(quota) => quota.problem(),
-            Self::Command(CallError::NotSent { .. }) | Self::Question(_) | Self::BadAnswer { .. } => {
-                Problem::new(Code::Unavailable)
-            }
-            Self::Command(CallError::Unknown { .. }) | Self::BadCommandAnswer { .. } => {
+            Self::Command(Failed::Busy(_)) | Self::Question(Failed::Busy(_)) => Problem::new(Code::TooBusy),
+            Self::Command(Failed::Open(_) | Failed::Call(CallError::NotSent { .. }))
+            | Self::Question(_)
+            | Self::BadAnswer { .. } => Problem::new(Code::Unavailable),
+            Self::Command(Failed::Call(CallError::Unknown { .. })) | Self::BadCommandAnswer { .. } => {
                 Problem::new(Code::OutcomeUnknown)
             }
             Self::Defect(_) => Problem::new(Code::Internal),
@@ -63,7 +65,11 @@ impl ApiError {
     /// Whether somebody who runs the system should know the cause.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Limited(_) => false,
+            // That a service is overloaded or left alone is shown by metrics, not by a line for each call.
+            Self::Refused(_)
+            | Self::Limited(_)
+            | Self::Command(Failed::Open(_) | Failed::Busy(_))
+            | Self::Question(Failed::Open(_) | Failed::Busy(_)) => false,
             Self::Command(_)
             | Self::Question(_)
             | Self::BadCommandAnswer { .. }

@@ -10,7 +10,6 @@ use actix_web::http::header::{
     CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
 };
 use actix_web::web::Bytes;
-use common::http_client::{CallError, Upstream};
 use common::internal::{ROLE_HEADER, USER_HEADER};
 use common::problem::{CONTENT_TYPE_PROBLEM, Code, OUTCOME_HEADER, Outcome, Problem};
 use futures_util::Stream;
@@ -19,8 +18,10 @@ use reqwest::{Method, Response};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::written;
+use crate::downstream::{Downstream, Failed, Priority};
 use crate::endpoint::{Answer, Call};
 use crate::error::ApiError;
+use crate::limits::Class;
 use crate::newer_problem::NewerProblem;
 
 /// Where public paths begin, and internal ones.
@@ -76,7 +77,7 @@ impl Call {
     /// # Errors
     /// Parameters that are no ids; a service that gives no answer in time.
     pub async fn export(&self, service: Service) -> Answer {
-        let sent = self.send_until(service, Instant::now() + EXPORT_MAX);
+        let sent = self.send_until(service, Instant::now() + EXPORT_MAX, false);
         match timeout_at(self.deadline, sent).await {
             Ok(response) => self.pass_back(service, response?).await,
             Err(_) => Err(Code::Unavailable.into()),
@@ -88,13 +89,19 @@ impl Call {
     /// # Errors
     /// Parameters that are no ids; a service that gives no answer.
     pub async fn send(&self, service: Service) -> Result<Response, ApiError> {
-        self.send_until(service, self.deadline).await
+        self.send_until(service, self.deadline, true).await
     }
 
-    async fn send_until(&self, service: Service, deadline: Instant) -> Result<Response, ApiError> {
+    async fn send_until(
+        &self,
+        service: Service,
+        deadline: Instant,
+        counted: bool,
+    ) -> Result<Response, ApiError> {
         let method = self.method()?;
         let mut call =
             self.upstream(service).request(method, &self.internal_path()?, deadline).query(&self.query()?);
+        call = if counted { call.priority(self.priority()) } else { call.waiting() };
         if let Some(caller) = &self.caller {
             call = call.header(USER_HEADER, caller.user.as_str()).header(ROLE_HEADER, caller.role.as_str());
         }
@@ -196,8 +203,19 @@ impl Call {
         }
     }
 
+    /// How important it is to the services behind.
+    pub fn priority(&self) -> Priority {
+        match self.endpoint.class {
+            Class::Callback => Priority::Callback,
+            Class::Admin | Class::Auth => Priority::Command,
+            Class::Order => Priority::Order,
+            Class::Read if self.endpoint.method == actix_web::http::Method::GET => Priority::Read,
+            Class::Read => Priority::Command,
+        }
+    }
+
     /// What it means that a service gave no answer: only a command may have had an effect.
-    pub fn unanswered(&self, error: CallError) -> ApiError {
+    pub fn unanswered(&self, error: Failed) -> ApiError {
         if self.endpoint.method == actix_web::http::Method::GET {
             ApiError::Question(error)
         } else {
@@ -215,7 +233,7 @@ impl Call {
     }
 
     /// Where calls of `service` go.
-    pub fn upstream(&self, service: Service) -> &Upstream {
+    pub fn upstream(&self, service: Service) -> &Downstream {
         match service {
             Service::Orders => &self.state.orders,
             Service::Notify => &self.state.notify,

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
 use common::api::{ItemState, Sale, SaleState};
 use common::ids::{ItemId, SaleId};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -39,17 +40,29 @@ impl From<Sales> for Published {
     }
 }
 
+/// A body, and what in it may be out of date.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// JSON.
+    pub body: Bytes,
+    /// Figures of stock, as the field `stale` of a sale says.
+    pub old_stock: bool,
+    /// The sales themselves.
+    pub old_sales: bool,
+}
+
 /// A rendered listing.
 struct Rendered {
     at: Instant,
     published: Arc<Published>,
-    all: Bytes,
-    single: HashMap<SaleId, Bytes>,
+    all: Page,
+    single: HashMap<SaleId, Page>,
 }
 
 /// The newest listing; last known good when order-service is away.
 pub struct Listing {
     published: ArcSwapOption<Published>,
+    confirmed_at: Mutex<Option<Instant>>,
     rendered: ArcSwapOption<Rendered>,
     stale_after: Duration,
 }
@@ -70,12 +83,22 @@ pub enum Known {
 impl Listing {
     /// Empty; figures older than `stale_after` will be marked.
     pub fn new(stale_after: Duration) -> Self {
-        Self { published: ArcSwapOption::empty(), rendered: ArcSwapOption::empty(), stale_after }
+        Self {
+            published: ArcSwapOption::empty(),
+            confirmed_at: Mutex::new(None),
+            rendered: ArcSwapOption::empty(),
+            stale_after,
+        }
     }
 
     /// Replaces it.
     pub fn store(&self, published: Published) {
         self.published.store(Some(Arc::new(published)));
+    }
+
+    /// order-service has just said it, or that it is still so.
+    pub fn confirm(&self, asked_at: Instant) {
+        *self.confirmed_at.lock() = Some(asked_at);
     }
 
     /// Whether there has been one.
@@ -95,10 +118,10 @@ impl Listing {
     }
 
     /// One sale that the listing does not have yet, with the figures of stock-service.
-    pub fn render(&self, sale: Sale, catalogue: &Catalogue) -> Bytes {
+    pub fn render(&self, sale: Sale, catalogue: &Catalogue) -> Page {
         #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
         let clock = Utc::now();
-        body(&with_stock(sale, self.fresh(catalogue).as_deref(), clock))
+        page(&with_stock(sale, self.fresh(catalogue).as_deref(), clock), false)
     }
 
     /// The items of a published sale; none if it is not known.
@@ -110,12 +133,12 @@ impl Listing {
     }
 
     /// The body of the listing; `None` while there is none.
-    pub fn all(&self, catalogue: &Catalogue) -> Option<Bytes> {
+    pub fn all(&self, catalogue: &Catalogue) -> Option<Page> {
         Some(self.rendered(catalogue)?.all.clone())
     }
 
     /// The body of one sale: outside `None` while there is no listing, inside when it does not have the sale.
-    pub fn single(&self, sale: SaleId, catalogue: &Catalogue) -> Option<Option<Bytes>> {
+    pub fn single(&self, sale: SaleId, catalogue: &Catalogue) -> Option<Option<Page>> {
         Some(self.rendered(catalogue)?.single.get(&sale).cloned())
     }
 
@@ -132,10 +155,12 @@ impl Listing {
         #[expect(clippy::disallowed_methods, reason = "shown to people; decisions use the clock of Redis")]
         let clock = Utc::now();
         let fresh = self.fresh(catalogue);
+        let old_sales = self.confirmed_at.lock().is_none_or(|at| now >= at + self.stale_after);
         let sales: Vec<Sale> =
             published.sales.iter().map(|sale| with_stock(sale.clone(), fresh.as_deref(), clock)).collect();
-        let single = sales.iter().map(|sale| (sale.id, body(sale))).collect();
-        let all = body(&Sales { items: sales });
+        let single = sales.iter().map(|sale| (sale.id, page(sale, old_sales))).collect();
+        let old_stock = sales.iter().any(|sale| sale.stale);
+        let all = Page { body: body(&Sales { items: sales }), old_stock, old_sales };
         let rendered = Arc::new(Rendered { at: now, published, all, single });
         self.rendered.store(Some(rendered.clone()));
         Some(rendered)
@@ -145,6 +170,10 @@ impl Listing {
         let now = Instant::now();
         catalogue.snapshot().filter(|snapshot| now < snapshot.asked_at + self.stale_after)
     }
+}
+
+fn page(sale: &Sale, old_sales: bool) -> Page {
+    Page { body: body(sale), old_stock: sale.stale, old_sales }
 }
 
 fn body(value: &impl Serialize) -> Bytes {

@@ -7,13 +7,13 @@ use chrono::{DateTime, Utc};
 use common::api::inventory::Reservation;
 use common::api::{Order, OrderStatus};
 use common::failpoint;
-use common::http_client::{CallError, Upstream};
 use common::ids::{OrderId, UserId};
 use common::internal::{ROLE_HEADER, USER_HEADER};
 use common::problem::Code;
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::downstream::{Downstream, Failed, Priority};
 use crate::error::ApiError;
 use crate::planted::FOREIGN_HOLD_SHOWN;
 use crate::token::{Caller, Role};
@@ -29,11 +29,13 @@ pub enum Status {
 /// The two services, and on whose behalf they are asked.
 pub struct OrderStatusOf<'a> {
     /// order-service.
-    pub orders: &'a Upstream,
+    pub orders: &'a Downstream,
     /// stock-service.
-    pub stock: &'a Upstream,
+    pub stock: &'a Downstream,
     /// Whose order it must be.
     pub caller: &'a Caller,
+    /// How important the question is.
+    pub priority: Priority,
 }
 
 impl OrderStatusOf<'_> {
@@ -94,7 +96,8 @@ impl OrderStatusOf<'_> {
             .request(Method::GET, &format!("/internal/v1/orders/{id}"), deadline)
             .header(USER_HEADER, self.caller.user.as_str())
             .header(ROLE_HEADER, self.caller.role.as_str());
-        let call = if query.is_empty() { call } else { call.query(&query) };
+        // A long poll takes as long as it is told to.
+        let call = if query.is_empty() { call.priority(self.priority) } else { call.query(&query).waiting() };
         document("order-service", call.send().await).await
     }
 
@@ -103,13 +106,13 @@ impl OrderStatusOf<'_> {
     /// # Errors
     /// order-service cannot say.
     pub async fn is_stored(
-        orders: &Upstream,
+        orders: &Downstream,
         user: &UserId,
         id: OrderId,
         deadline: Instant,
     ) -> Result<bool, ApiError> {
         let caller = Caller { user: user.clone(), role: Role::Customer, expires_at_s: 0 };
-        let of = OrderStatusOf { orders, stock: orders, caller: &caller };
+        let of = OrderStatusOf { orders, stock: orders, caller: &caller, priority: Priority::Order };
         Ok(of.stored(id, &[], deadline).await?.is_some())
     }
 
@@ -119,7 +122,11 @@ impl OrderStatusOf<'_> {
     /// stock-service cannot say: its gate is closed.
     pub async fn hold(&self, id: OrderId, deadline: Instant) -> Result<Option<Reservation>, ApiError> {
         let path = format!("/internal/v1/reservations/{id}");
-        document("stock-service", self.stock.request(Method::GET, &path, deadline).send().await).await
+        document(
+            "stock-service",
+            self.stock.request(Method::GET, &path, deadline).priority(self.priority).send().await,
+        )
+        .await
     }
 }
 
@@ -129,7 +136,7 @@ impl OrderStatusOf<'_> {
 /// No answer, or one that says nothing.
 pub async fn document<T: serde::de::DeserializeOwned>(
     service: &'static str,
-    sent: Result<reqwest::Response, CallError>,
+    sent: Result<reqwest::Response, Failed>,
 ) -> Result<Option<T>, ApiError> {
     let response = sent.map_err(ApiError::Question)?;
     match response.status() {

@@ -6,14 +6,17 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use common::api::inventory;
 use common::health::HealthCheck;
-use common::http_client::Upstream;
 use parking_lot::Mutex;
 use reqwest::{Method, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, Snapshot};
+use crate::downstream::Downstream;
+use crate::known_ids::KnownIds;
 use crate::listing::{Listing, Sales};
 
 /// Most time for one question. A lease counts from the asking, so a late answer is worth little.
@@ -24,7 +27,7 @@ const READY_ANYWAY_AFTER: Duration = Duration::from_secs(5);
 
 /// One document of another service, asked for again and again.
 struct Document {
-    upstream: Upstream,
+    service: Downstream,
     path: &'static str,
     etag: Mutex<Option<String>>,
 }
@@ -36,13 +39,14 @@ enum Fetched<T> {
 }
 
 impl Document {
-    fn new(upstream: Upstream, path: &'static str) -> Self {
-        Self { upstream, path, etag: Mutex::new(None) }
+    fn new(service: Downstream, path: &'static str) -> Self {
+        Self { service, path, etag: Mutex::new(None) }
     }
 
     async fn fetch<T: DeserializeOwned>(&self) -> anyhow::Result<Fetched<T>> {
         let known = self.etag.lock().clone();
-        let mut call = self.upstream.request(Method::GET, self.path, Instant::now() + TIMEOUT);
+        // While the service is left alone this is the call that tries it.
+        let mut call = self.service.request(Method::GET, self.path, Instant::now() + TIMEOUT).probe();
         if let Some(etag) = &known {
             call = call.header("if-none-match", etag);
         }
@@ -62,14 +66,22 @@ impl Document {
 pub struct CataloguePoller {
     document: Document,
     catalogue: Arc<Catalogue>,
+    known_ids: Arc<KnownIds>,
     interval: Duration,
     health: HealthCheck,
 }
 
 impl CataloguePoller {
     /// Asks `stock` every `interval`; the dependency `health` is ready with the first answer, or after five seconds.
-    pub fn new(stock: Upstream, catalogue: Arc<Catalogue>, interval: Duration, health: HealthCheck) -> Self {
-        Self { document: Document::new(stock, "/internal/v1/catalogue"), catalogue, interval, health }
+    pub fn new(
+        stock: Downstream,
+        catalogue: Arc<Catalogue>,
+        known_ids: Arc<KnownIds>,
+        interval: Duration,
+        health: HealthCheck,
+    ) -> Self {
+        let document = Document::new(stock, "/internal/v1/catalogue");
+        Self { document, catalogue, known_ids, interval, health }
     }
 
     /// Until `stop`.
@@ -110,7 +122,13 @@ impl CataloguePoller {
 
     async fn step(&self, asked_at: Instant) -> anyhow::Result<()> {
         match self.document.fetch::<inventory::Catalogue>().await? {
-            Fetched::New(catalogue) => self.catalogue.store(Snapshot::new(asked_at, catalogue)),
+            Fetched::New(catalogue) => {
+                for item in &catalogue.items {
+                    self.known_ids.add(item.item_id.0);
+                    self.known_ids.add(item.sale_id.0);
+                }
+                self.catalogue.store(Snapshot::new(asked_at, catalogue));
+            }
             Fetched::Same => {
                 if let Some(snapshot) = self.catalogue.snapshot() {
                     self.catalogue.store(snapshot.confirmed(asked_at));
@@ -123,15 +141,30 @@ impl CataloguePoller {
 
 /// Keeps the listing fresh.
 pub struct SalesPoller {
+    orders: Downstream,
     document: Document,
     listing: Arc<Listing>,
+    known_ids: Arc<KnownIds>,
     interval: Duration,
+}
+
+/// One page of order-service's list of all sales and items.
+#[derive(Deserialize)]
+struct IdsPage {
+    ids: Vec<Uuid>,
+    next: Option<Uuid>,
 }
 
 impl SalesPoller {
     /// Asks `orders` every `interval`.
-    pub fn new(orders: Upstream, listing: Arc<Listing>, interval: Duration) -> Self {
-        Self { document: Document::new(orders, "/internal/v1/sales"), listing, interval }
+    pub fn new(
+        orders: Downstream,
+        listing: Arc<Listing>,
+        known_ids: Arc<KnownIds>,
+        interval: Duration,
+    ) -> Self {
+        let document = Document::new(orders.clone(), "/internal/v1/sales");
+        Self { orders, document, listing, known_ids, interval }
     }
 
     /// Until `stop`.
@@ -149,10 +182,34 @@ impl SalesPoller {
                 }
                 Err(_) => {}
             }
+            // What the listing has dropped long ago is read once; until then nothing is denied, so it may fail.
+            if !away
+                && !self.known_ids.is_complete()
+                && let Err(error) = self.read_all_ids().await
+            {
+                tracing::debug!(error = format!("{error:#}"), "no list of all sales and items");
+            }
             if stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    async fn read_all_ids(&self) -> anyhow::Result<()> {
+        let mut after = Uuid::nil();
+        loop {
+            let call = self.orders.request(Method::GET, "/internal/v1/known-ids", Instant::now() + TIMEOUT);
+            let response = call.query(&[("after", after)]).probe().send().await?;
+            ensure!(response.status() == StatusCode::OK, "answered {}", response.status());
+            let page: IdsPage = response.json().await?;
+            page.ids.iter().for_each(|id| self.known_ids.add(*id));
+            match page.next {
+                Some(next) if next > after => after = next,
+                Some(_) | None => break,
+            }
+        }
+        self.known_ids.completed();
+        Ok(())
     }
 
     /// Asks now: an admin who has changed a sale here sees the change here.
@@ -160,9 +217,16 @@ impl SalesPoller {
     /// # Errors
     /// order-service cannot be asked; what is known stays.
     pub async fn refresh(&self) -> anyhow::Result<()> {
+        let asked_at = Instant::now();
         if let Fetched::New(sales) = self.document.fetch::<Sales>().await? {
+            for sale in &sales.items {
+                self.known_ids.add(sale.id.0);
+                sale.items.iter().for_each(|item| self.known_ids.add(item.id.0));
+            }
             self.listing.store(sales.into());
         }
+        self.listing.confirm(asked_at);
+        self.known_ids.listed(asked_at);
         Ok(())
     }
 }

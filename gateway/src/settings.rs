@@ -1,7 +1,8 @@
 //! Settings of the gateway; `config/default.toml` says what each is for.
 
+mod protection;
+
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use common::api::inventory::RESERVE_BATCH_MAX;
@@ -9,10 +10,14 @@ use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
     check_secret,
 };
-use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
+
+pub use protection::{
+    BreakerSettings, Bucket, CidrList, ConcurrencySettings, IpLimits, LimitSettings, RedisSettings,
+    UserLimits,
+};
 
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "GATEWAY";
@@ -48,6 +53,10 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// Deadlines of calls to services.
     pub upstream: UpstreamSettings,
+    /// Leaving a service alone that fails.
+    pub breaker: BreakerSettings,
+    /// Calls of one service at a time.
+    pub concurrency: ConcurrencySettings,
     /// Access tokens.
     pub auth: AuthSettings,
     /// Logging in with WeChat.
@@ -82,6 +91,8 @@ pub struct PublicHttpSettings {
     pub public_url: String,
     /// Most time for a request body.
     pub body_timeout_ms: u64,
+    /// Whether clients that send nothing more still wait for their answer.
+    pub half_closed: bool,
     /// Most connections.
     pub connections_max: usize,
     /// Most connections from one address; 0: no limit.
@@ -102,18 +113,6 @@ pub struct OpsSettings {
 pub struct ServiceSettings {
     /// Its instances.
     pub urls: UrlList,
-}
-
-/// `[redis]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisSettings {
-    /// Its address, which may hold a password; empty: none.
-    pub url: SecretString,
-    /// Most time to connect.
-    pub connect_timeout_ms: u64,
-    /// Most time for an answer.
-    pub timeout_ms: u64,
 }
 
 /// `[upstream]`
@@ -176,6 +175,8 @@ pub struct AdmissionSettings {
     pub batch_max: usize,
     /// Most calls in flight, per item.
     pub flights_max: usize,
+    /// Most orders a second that leave for stock-service; 0: as they come.
+    pub per_second_max: u32,
 }
 
 /// `[catalogue]`
@@ -198,60 +199,6 @@ pub struct WaitSettings {
     pub long_polls_max: usize,
     /// Most event streams.
     pub streams_max: usize,
-}
-
-/// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LimitSettings {
-    /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: CidrList,
-    /// How many gateways there are.
-    pub replicas: NonZeroU32,
-    /// Who has no limit per address.
-    pub ip_exempt: CidrList,
-    /// Buckets of one user.
-    pub user: UserLimits,
-    /// Buckets of one address.
-    pub ip: IpLimits,
-}
-
-/// Buckets of one user, by class of route.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserLimits {
-    /// Placing orders.
-    pub order: Bucket,
-    /// Everything else of a customer.
-    pub read: Bucket,
-    /// Admin calls.
-    pub admin: Bucket,
-}
-
-/// Buckets of one address, by class of route.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IpLimits {
-    /// Placing orders.
-    pub order: Bucket,
-    /// Everything else of a customer.
-    pub read: Bucket,
-    /// Admin calls.
-    pub admin: Bucket,
-    /// Logging in.
-    pub auth: Bucket,
-    /// Payment callbacks.
-    pub callback: Bucket,
-}
-
-/// One token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bucket {
-    /// Tokens per second.
-    pub per_second: NonZeroU32,
-    /// Most tokens.
-    pub burst: NonZeroU32,
 }
 
 /// `[line]`
@@ -302,28 +249,6 @@ pub struct CorsSettings {
     pub allowed_origins: String,
 }
 
-/// CIDR blocks from a text such as `10.0.0.0/8,fd00::/8`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct CidrList(pub Vec<IpNet>);
-
-impl TryFrom<String> for CidrList {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let blocks = parts.map(|part| part.parse().map_err(|_| format!("{part} is not a CIDR block")));
-        Ok(Self(blocks.collect::<Result<_, _>>()?))
-    }
-}
-
-impl CidrList {
-    /// Whether one of the blocks has `address`.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|block| block.contains(&address))
-    }
-}
-
 impl Settings {
     /// The settings of this process.
     ///
@@ -372,6 +297,8 @@ impl Settings {
                 format!("must be at most {RESERVE_BATCH_MAX}"),
             ));
         }
+        self.concurrency.check()?;
+        self.breaker.check()?;
         let positive = [
             ("http.body_timeout_ms", self.http.body_timeout_ms),
             ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
@@ -379,6 +306,7 @@ impl Settings {
             ("upstream.connect_timeout_ms", self.upstream.connect_timeout_ms),
             ("upstream.timeout_ms", self.upstream.timeout_ms),
             ("upstream.admin_timeout_ms", self.upstream.admin_timeout_ms),
+            ("breaker.open_ms", self.breaker.open_ms),
             ("auth.token_ttl_s", self.auth.token_ttl_s),
             ("auth.jwks_refresh_ms", self.auth.jwks_refresh_ms),
             ("auth.jwks_retry_ms", self.auth.jwks_retry_ms),

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
-use common::http_client::Upstream;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::attempts::Attempts;
 use crate::catalogue::Catalogue;
 use crate::challenge::Challenges;
+use crate::downstream::Downstream;
 use crate::edge::Origins;
+use crate::known_ids::KnownIds;
 use crate::limits::Limits;
 use crate::line::Lines;
 use crate::listing::Listing;
@@ -20,6 +21,7 @@ use crate::openapi::Documents;
 use crate::places::Places;
 use crate::poll::SalesPoller;
 use crate::refusals::Refusals;
+use crate::sale_cache::SaleCache;
 use crate::settings::CidrList;
 use crate::store::Store;
 use crate::token::Tokens;
@@ -45,6 +47,10 @@ pub struct State {
     pub admission: Admission,
     /// Attempts in flight, and accepted ones.
     pub attempts: Attempts,
+    /// Every sale and item there is.
+    pub known_ids: Arc<KnownIds>,
+    /// Sales that the listing does not have.
+    pub sale_cache: SaleCache,
     /// What the replicas share, where a Redis is set up.
     pub store: Option<Store>,
     /// Work before a place or an order.
@@ -52,11 +58,11 @@ pub struct State {
     /// Waiting rooms.
     pub lines: Lines,
     /// stock-service.
-    pub stock: Upstream,
+    pub stock: Downstream,
     /// order-service.
-    pub orders: Upstream,
+    pub orders: Downstream,
     /// notify-service.
-    pub notify: Upstream,
+    pub notify: Downstream,
     /// Logging in with WeChat, where it is set up.
     pub wechat: Option<Wechat>,
     /// Counts what was refused.

@@ -152,7 +152,7 @@ async fn open(
 async fn connect_patiently(settings: &DatabaseSettings) -> ConnectionResult<AsyncPgConnection> {
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
-        let url = settings.url.expose_secret().to_owned();
+        let url = settings.migration_url().expose_secret().to_owned();
         match open(url, settings.connect_timeout(), MIGRATION_TIMEOUT_S * 1_000).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");

@@ -53,6 +53,8 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// `postgres://user:password@host:port/notify`
     pub url: SecretString,
+    /// The same with the role that owns the tables, for migrations; empty: `url`.
+    pub migration_url: SecretString,
     /// Connections, at most.
     pub pool_max: usize,
     /// Most time to wait for a connection from the pool, in milliseconds.
@@ -64,6 +66,11 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// Where migrations are made.
+    pub fn migration_url(&self) -> &SecretString {
+        if self.migration_url.expose_secret().is_empty() { &self.url } else { &self.migration_url }
+    }
+
     /// Most time to wait for a connection from the pool.
     pub fn pool_timeout(&self) -> Duration {
         Duration::from_millis(self.pool_timeout_ms)

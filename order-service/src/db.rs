@@ -204,7 +204,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
 async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection, ConnectionError> {
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
-        let url = settings.url.expose_secret().to_owned();
+        let url = settings.migration_url().expose_secret().to_owned();
         match open(url, String::new(), (settings.connect_timeout(), MIGRATION_TIMEOUT)).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");

@@ -94,6 +94,7 @@ fn for_buyers(cfg: &mut ServiceConfig) {
         .route("/orders/{id}/cancel", web::post().to(orders::cancel))
         .route("/sales", web::get().to(sales::list))
         .route("/sales/{sale_id}", web::get().to(sales::one))
+        .route("/known-ids", web::get().to(sales::known_ids))
         .route("/orders/{order_id}/pay", web::post().to(payments::pay))
         .route("/payments/{provider}/callback", web::post().to(payments::callback))
         .service(

@@ -7,7 +7,7 @@ use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
     check_secret,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
@@ -56,6 +56,8 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// `postgres://…`
     pub url: SecretString,
+    /// The same with the role that owns the tables, for migrations; empty: `url`.
+    pub migration_url: SecretString,
     /// Most connections of this process for requests.
     pub pool_size: usize,
     /// Most connections of this process for background work.
@@ -76,6 +78,11 @@ pub struct DatabaseSettings {
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
 
 impl DatabaseSettings {
+    /// Where migrations are made.
+    pub fn migration_url(&self) -> &SecretString {
+        if self.migration_url.expose_secret().is_empty() { &self.url } else { &self.migration_url }
+    }
+
     /// Most time to open a connection.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)

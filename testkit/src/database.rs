@@ -1,6 +1,6 @@
 //! A private Postgres database.
 
-use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use reqwest::Url;
 
 use crate::{PostgresServer, cleanup, environment};
@@ -13,7 +13,20 @@ const NAME_BYTES_MAX: usize = 63;
 pub struct Database {
     name: String,
     server: Url,
+    /// Whether there is a role that may read and write rows and nothing else.
+    has_role: bool,
 }
+
+/// What deploy/stores/postgres.sql does for a database, for one that a test has.
+const RUNTIME_ROLE: &str = "
+    CREATE ROLE {role} LOGIN PASSWORD '{role}';
+    REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+    GRANT CONNECT ON DATABASE {database} TO {role};
+    REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    GRANT USAGE ON SCHEMA public TO {role};
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO {role};
+";
 
 impl Database {
     /// Creates an empty database; `hint` (letters, digits, `_`) becomes a part of its name.
@@ -37,7 +50,7 @@ impl Database {
         let name = format!("t_{}_{}", hint.to_ascii_lowercase(), uuid::Uuid::new_v4().simple());
         assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long for Postgres");
 
-        let database = Self { name, server };
+        let database = Self { name, server, has_role: false };
         database
             .administer(&format!("CREATE DATABASE {}", database.name))
             .await
@@ -50,6 +63,38 @@ impl Database {
         let mut url = self.server.clone();
         url.set_path(&self.name);
         url.into()
+    }
+
+    /// As [`Database::create`], with a role beside that may read and write rows and nothing else, as services have it.
+    ///
+    /// # Panics
+    /// If Postgres refuses, or outside `./dev test`.
+    pub async fn create_with_role(hint: &str) -> Self {
+        let mut database = Self::create(hint).await;
+        let statements =
+            RUNTIME_ROLE.replace("{role}", &database.role()).replace("{database}", &database.name);
+        let url = database.url();
+        let mut connection = AsyncPgConnection::establish(&url).await.expect("the database can be entered");
+        connection.batch_execute(&statements).await.expect("the role is created");
+        database.has_role = true;
+        database
+    }
+
+    /// The address with the role of [`Database::create_with_role`].
+    ///
+    /// # Panics
+    /// Never: a Postgres address has room for a user.
+    pub fn role_url(&self) -> String {
+        let mut url = self.server.clone();
+        url.set_path(&self.name);
+        url.set_username(&self.role()).expect("a postgres URL has room for a user");
+        url.set_password(Some(&self.role())).expect("a postgres URL has room for a password");
+        url.into()
+    }
+
+    fn role(&self) -> String {
+        // The random part alone: names are short.
+        format!("r_{}", self.name.rsplit('_').next().unwrap_or_default())
     }
 
     /// Ends every connection to this database, as a crash of the server would.
@@ -103,6 +148,12 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        cleanup::block_on("dropping a database", self.administer(&statement));
+        cleanup::block_on("dropping a database", async {
+            self.administer(&statement).await?;
+            if self.has_role {
+                self.administer(&format!("DROP ROLE {}", self.role())).await?;
+            }
+            Ok(())
+        });
     }
 }

@@ -15,11 +15,13 @@ use crate::{Vhost, environment, port};
 
 const USER: &str = "stampede";
 /// An Erlang virtual machine that starts on a busy machine.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(240);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// As in `./dev test`; see [`Vhost::queue_depths`].
 const STATISTICS_INTERVAL_MS: u32 = 250;
+/// How much of a node's log goes into a panic.
+const LAST_WORDS_BYTES: usize = 4_096;
 /// What opens an AMQP 0-9-1 connection.
 const GREETING: &[u8] = b"AMQP\x00\x00\x09\x01";
 
@@ -125,9 +127,14 @@ impl RabbitNode {
         while !self.greets().await {
             let node = self.node.as_mut().expect("it has just been started");
             if let Some(status) = node.exit_status().expect("a process has a state") {
-                panic!("RabbitMQ ended ({status}); its log is {}", self.log().display());
+                panic!("RabbitMQ ended ({status}):\n{}", self.last_words());
             }
-            assert!(Instant::now() < deadline, "RabbitMQ on port {} is not ready", self.amqp_port);
+            assert!(
+                Instant::now() < deadline,
+                "RabbitMQ on port {} is not ready:\n{}",
+                self.amqp_port,
+                self.last_words()
+            );
             sleep(POLL_INTERVAL).await;
         }
         let answered = Instant::now();
@@ -150,6 +157,12 @@ impl RabbitNode {
 
     fn log(&self) -> PathBuf {
         self.folder.join("rabbitmq.log")
+    }
+
+    /// The end of what the node has said.
+    fn last_words(&self) -> String {
+        let log = std::fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned()
     }
 
     fn configure(&self) -> anyhow::Result<()> {

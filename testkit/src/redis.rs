@@ -14,6 +14,10 @@ use crate::{environment, port};
 /// Free ports that may be taken by somebody else between looking and starting.
 const START_ATTEMPTS: usize = 20;
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Who may do what.
+const USERS: &str = include_str!("../../deploy/stores/redis.acl");
+/// The password of services' users: the server is the test's own, and everybody may do everything by another user.
+const USERS_PASSWORD: &str = "of-this-test";
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A Redis server of its own, with an append-only file, on a loopback port.
@@ -80,6 +84,11 @@ impl Redis {
     /// `redis://127.0.0.1:<port>/`
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// The address with the user that `service` has in production, and its rights.
+    pub fn url_of(&self, service: &str) -> String {
+        format!("redis://{service}:{USERS_PASSWORD}@127.0.0.1:{}/", self.port)
     }
 
     /// The port, the same over all restarts.
@@ -223,6 +232,8 @@ impl Redis {
     async fn launch(&mut self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("redis.log");
+        let users = self.directory.join("users.acl");
+        std::fs::write(&users, users_with_passwords())?;
         let (port, directory, primary) = (self.port, &self.directory, self.primary);
         let process = Process::start(
             Path::new("redis-server"),
@@ -236,6 +247,7 @@ impl Redis {
                     "--maxmemory-policy",
                     "noeviction",
                 ]);
+                command.arg("--aclfile").arg(&users);
                 command.arg("--dir").arg(directory).current_dir(directory);
                 if let Some(primary) = primary {
                     // Without a pause for stragglers, which a test would wait for.
@@ -290,6 +302,14 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Services' users; the default user needs no password here.
+fn users_with_passwords() -> String {
+    let users = USERS.replace(">@REDIS_ADMIN@", "nopass");
+    let users = users.replace("@REDIS_STOCK@", USERS_PASSWORD).replace("@REDIS_GATEWAY@", USERS_PASSWORD);
+    // An ACL file has no comments.
+    users.lines().filter(|line| line.starts_with("user ")).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// Whether the server on `port` is the process `id` and has loaded its data.

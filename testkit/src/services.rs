@@ -64,6 +64,36 @@ impl Stores {
         );
         Self { redis, vhost, orders, notify }
     }
+
+    /// As [`Stores::create`], with the users that services have in production, and their rights; see deploy/stores.
+    ///
+    /// # Panics
+    /// If a server refuses, or outside `./dev test`.
+    pub async fn create_with_rights() -> Self {
+        let (redis, vhost, orders, notify) = tokio::join!(
+            Redis::start(),
+            Vhost::create_with_services(),
+            Database::create_with_role("orders"),
+            Database::create_with_role("notify"),
+        );
+        Self { redis, vhost, orders, notify }
+    }
+
+    /// Where each service finds them with its own user.
+    fn addresses(&self) -> [(&'static str, String); 9] {
+        let Self { redis, vhost, orders, notify } = self;
+        [
+            ("GATEWAY__REDIS__URL", redis.url_of("gateway")),
+            ("STOCK_SERVICE__REDIS__URL", redis.url_of("stock-service")),
+            ("STOCK_SERVICE__AMQP__URL", vhost.url_of("stock-service")),
+            ("ORDER_SERVICE__DATABASE__URL", orders.role_url()),
+            ("ORDER_SERVICE__DATABASE__MIGRATION_URL", orders.url()),
+            ("ORDER_SERVICE__AMQP__URL", vhost.url_of("order-service")),
+            ("NOTIFY_SERVICE__DATABASE__URL", notify.role_url()),
+            ("NOTIFY_SERVICE__DATABASE__MIGRATION_URL", notify.url()),
+            ("NOTIFY_SERVICE__AMQP__URL", vhost.url_of("notify-service")),
+        ]
+    }
 }
 
 impl Services {
@@ -81,7 +111,12 @@ impl Services {
     /// # Panics
     /// If a service does not become ready; its log is in the message.
     pub async fn start_with(replicas: usize, settings: &[(&str, &str)]) -> Self {
-        let mut services = Self::prepare(Stores::create().await, replicas, settings);
+        let stores = Stores::create_with_rights().await;
+        let addresses = stores.addresses();
+        let mut services = Self::prepare(stores, replicas, settings);
+        for (key, value) in &addresses {
+            services.set(key, value);
+        }
         services.launch().await;
         services
     }

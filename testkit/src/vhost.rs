@@ -24,6 +24,31 @@ pub struct Vhost {
     api: Url,
     /// Whether it was made here, and so goes away with this value.
     owned: bool,
+    /// Services that have a user of their own here.
+    services: Vec<Permission>,
+}
+
+/// What one service may do.
+#[derive(Debug)]
+struct Permission {
+    service: &'static str,
+    configure: &'static str,
+    write: &'static str,
+    read: &'static str,
+}
+
+/// What services may do in production.
+const PERMISSIONS: &str = include_str!("../../deploy/stores/rabbitmq-permissions");
+
+fn permissions() -> Vec<Permission> {
+    let lines = PERMISSIONS.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let columns = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    columns
+        .map(|columns| match columns[..] {
+            [service, configure, write, read] => Permission { service, configure, write, read },
+            _ => panic!("not four columns: {columns:?}"),
+        })
+        .collect()
 }
 
 impl Vhost {
@@ -32,14 +57,26 @@ impl Vhost {
     /// # Panics
     /// If RabbitMQ refuses, or outside `./dev test`.
     pub async fn create() -> Self {
+        Self::create_for(Vec::new()).await
+    }
+
+    /// As [`Vhost::create`], with a user beside for each service that has the rights of production.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses, or outside `./dev test`.
+    pub async fn create_with_services() -> Self {
+        Self::create_for(permissions()).await
+    }
+
+    async fn create_for(services: Vec<Permission>) -> Self {
         let name = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (amqp, api) = (environment::rabbitmq_url(), environment::rabbitmq_api_url());
-        let vhost = Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true };
-        let user = json!({ "password": vhost.password, "tags": "" });
-        vhost
-            .call(Method::PUT, &format!("users/{}", vhost.user), Some(user))
-            .await
-            .expect("the user is created");
+        let vhost =
+            Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true, services };
+        for user in vhost.users() {
+            let body = json!({ "password": vhost.password, "tags": "" });
+            vhost.call(Method::PUT, &format!("users/{user}"), Some(body)).await.expect("the user is created");
+        }
         vhost.fill().await.expect("the virtual host is created");
         vhost
     }
@@ -49,7 +86,7 @@ impl Vhost {
     /// `amqp` and `api` carry the name and the password of the node's administrator.
     pub(crate) fn default_of(amqp: Url, api: Url) -> Self {
         let (user, password) = (amqp.username().to_owned(), amqp.password().unwrap_or_default().to_owned());
-        Self { name: "%2F".to_owned(), user, password, amqp, api, owned: false }
+        Self { name: "%2F".to_owned(), user, password, amqp, api, owned: false, services: Vec::new() }
     }
 
     /// `amqp://user:password@host:port/<name>`
@@ -59,6 +96,26 @@ impl Vhost {
         url.set_password(Some(&self.password)).expect("an amqp URL has room for a password");
         url.set_path(&self.name);
         url.into()
+    }
+
+    /// As [`Vhost::url`], with the user of a service; see [`Vhost::create_with_services`].
+    ///
+    /// # Panics
+    /// Never: an AMQP address has room for a user.
+    pub fn url_of(&self, service: &str) -> String {
+        let mut url = Url::parse(&self.url()).expect("an address");
+        url.set_username(&self.user_of(service)).expect("an amqp URL has room for a user");
+        url.into()
+    }
+
+    /// The user of everything, then the services'.
+    fn users(&self) -> Vec<String> {
+        let services = self.services.iter().map(|permission| self.user_of(permission.service));
+        std::iter::once(self.user.clone()).chain(services).collect()
+    }
+
+    fn user_of(&self, service: &str) -> String {
+        format!("{}-{service}", self.user)
     }
 
     /// Messages in each queue, ready and unacknowledged together.
@@ -80,8 +137,10 @@ impl Vhost {
     /// # Panics
     /// If RabbitMQ refuses.
     pub async fn close_all_connections(&self) {
-        let path = format!("connections/username/{}", self.user);
-        self.call(Method::DELETE, &path, None).await.expect("RabbitMQ closes connections");
+        for user in self.users() {
+            let path = format!("connections/username/{user}");
+            self.call(Method::DELETE, &path, None).await.expect("RabbitMQ closes connections");
+        }
     }
 
     /// Makes the broker unreachable for this test: closes every connection and refuses new ones until
@@ -173,6 +232,11 @@ impl Vhost {
         let everything = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         let path = format!("permissions/{}/{}", self.name, self.user);
         self.call(Method::PUT, &path, Some(everything)).await?;
+        for Permission { service, configure, write, read } in &self.services {
+            let rights = json!({ "configure": configure, "write": write, "read": read });
+            let path = format!("permissions/{}/{}", self.name, self.user_of(service));
+            self.call(Method::PUT, &path, Some(rights)).await?;
+        }
         Ok(())
     }
 
@@ -210,7 +274,9 @@ impl Drop for Vhost {
         }
         cleanup::block_on("deleting a virtual host", async {
             self.call(Method::DELETE, &self.path(), None).await?;
-            self.call(Method::DELETE, &format!("users/{}", self.user), None).await?;
+            for user in self.users() {
+                self.call(Method::DELETE, &format!("users/{user}"), None).await?;
+            }
             Ok(())
         });
     }

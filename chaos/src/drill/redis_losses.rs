@@ -20,8 +20,9 @@ const BEFORE: u64 = 30;
 const AT_ONCE: usize = 24;
 /// Fewer units than buyers, so that the last wave meets the last unit.
 const STOCK: u64 = WAVE * 5 - 80;
-/// Holders at which the time to open is promised, for the full number of losses.
-const HOLDERS_PER_LOSS: u64 = 50;
+/// Holders at which the time to open is promised, and fewer where fewer losses are asked for.
+const HOLDERS_MAX: u64 = 10_000;
+const HOLDERS_PER_LOSS: u64 = 500;
 const HOLDERS_AT_ONCE: usize = 64;
 /// Reserve path open again, with 10,000 holders.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
@@ -64,7 +65,7 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     }
     outcome.count = rounds * 5;
     outcome.recovery_ms = Recovery::of(&recoveries);
-    with_many_holders(&mut stage, count * HOLDERS_PER_LOSS, &mut outcome).await?;
+    with_many_holders(&mut stage, (count * HOLDERS_PER_LOSS).min(HOLDERS_MAX), &mut outcome).await?;
     books::nothing_parked(&stage, &mut outcome).await?;
     Ok(outcome)
 }

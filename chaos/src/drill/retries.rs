@@ -76,7 +76,7 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
         proxy.set(Mode::Pass);
         make(change, &mut stage, &sale, (&crowd, &others), &mut promises).await?;
         for buyer in crowd.iter() {
-            ask_again(&elsewhere, buyer, &sale, change, &mut outcome, &mut promises).await?;
+            ask_again(&elsewhere, buyer, &sale, change, (&mut outcome, &mut promises)).await?;
         }
         if change == Change::Paused {
             stage.tell_sale(sale.id, "resume").await?;
@@ -155,8 +155,7 @@ async fn ask_again(
     buyer: &Buyer,
     sale: &Sale,
     change: Change,
-    outcome: &mut Outcome,
-    promises: &mut Promises,
+    (outcome, promises): (&mut Outcome, &mut Promises),
 ) -> anyhow::Result<()> {
     let wanted = expected(buyer, &sale.items[0], KEY)?;
     let answer = insist(client, buyer, &sale.items[0], KEY).await?;

@@ -35,7 +35,6 @@ impl Wave {
     pub(super) fn start(client: &Client, buyers: Vec<Buyer>, item: ItemId, at_once: usize) -> Self {
         let accepted = Arc::<AtomicU64>::default();
         let (client, counter) = (client.clone(), accepted.clone());
-        #[expect(clippy::disallowed_methods, reason = "the task is owned and awaited by Wave::end")]
         let tally = tokio::spawn(async move {
             let count = move |purchase: &crowd::Purchase| {
                 if matches!(purchase.end, End::Accepted(_)) {

@@ -25,10 +25,6 @@ pub(super) async fn lock(world: &mut World, owner: Owner) -> anyhow::Result<()> 
     // Waiting for the lock would hold up the schedule: somebody who is in a transaction keeps it then.
     let statements = format!("SET lock_timeout = '2s'; BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
     if connection.batch_execute(&statements).await.is_ok() {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task is owned: it is aborted when the fault is healed"
-        )]
         let holder = tokio::spawn(async move {
             let _held = connection;
             pending::<()>().await;

@@ -12,7 +12,7 @@ use crate::workload::buyer::Market;
 use crate::world::World;
 
 /// Longest that the system has to come to rest after everything was healed and the buyers are done.
-const QUIET_WITHIN: Duration = Duration::from_secs(25);
+const QUIET_WITHIN: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(120);
 /// Orders with a longer time to pay are not waited for.
 const WINDOW_S_MAX: u32 = 60;

@@ -9,8 +9,10 @@ use super::{Armed, PlannedFault};
 use crate::fault::{Fault, Owner, Store};
 use crate::points::Action;
 
-/// Most milliseconds from the beginning at which one begins.
-const FROM_MS: std::ops::Range<u64> = 300..1_200;
+/// When one begins, in milliseconds. Early, because small stocks are taken soon.
+const FROM_MS: std::ops::Range<u64> = 0..700;
+/// When one begins that is about the first grants.
+const FIRST_GRANTS_MS: std::ops::Range<u64> = 0..250;
 
 /// Adds one of them, unless both stores would lose their data.
 pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut Vec<Armed>) {
@@ -61,6 +63,7 @@ fn lose_redis(rng: &mut StdRng) -> Fault {
 /// order-service has reservations in hand and is slow, while the inventory is loaded anew.
 fn reservations_under_way_when_redis_is_lost(rng: &mut StdRng, plan: &mut Plan) {
     use order_service::crash_points as points;
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
     let slow = [points::ORDER_RECEIVE_AFTER, points::ORDER_BEGIN_AFTER, points::ORDER_COMMIT_BEFORE];
     plan.arm("order-service", slow.choose(rng).copied().unwrap_or(slow[0]), Action::Pause, 3);
     plan.fault(rng.random_range(200..700), 100, lose_redis(rng));
@@ -68,6 +71,7 @@ fn reservations_under_way_when_redis_is_lost(rng: &mut StdRng, plan: &mut Plan) 
 
 /// Grants of a Redis that is gone are published when another one has been loaded.
 fn publishing_when_redis_is_lost(rng: &mut StdRng, plan: &mut Plan) {
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
     plan.arm("stock-service", stock_service::crash_points::PUBLISH.before, Action::Pause, 3);
     plan.fault(rng.random_range(200..700), 100, lose_redis(rng));
 }
@@ -102,6 +106,7 @@ fn database_away(rng: &mut StdRng, plan: &mut Plan) {
 /// stock-service has granted, and dies or fails before the broker has it.
 fn grants_unpublished(rng: &mut StdRng, plan: &mut Plan) {
     use stock_service::crash_points as points;
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
     let steps = [points::SCRIPT.after, points::PUBLISH.before, points::PUBLISH.after, points::CONFIRM.before];
     let action = if rng.random_bool(0.5) { Action::Abort } else { Action::Error };
     plan.arm("stock-service", steps.choose(rng).copied().unwrap_or(steps[0]), action, 2);
@@ -120,6 +125,7 @@ fn commits_unheard(rng: &mut StdRng, plan: &mut Plan) {
 
 /// Reservations come back from the broker, because no queue is bound.
 fn nobody_takes_reservations(rng: &mut StdRng, plan: &mut Plan) {
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
     for partition in 0..PARTITIONS {
         let Queue { name, exchange, .. } = Queue::reservations(partition);
         let queue = name;

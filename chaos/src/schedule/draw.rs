@@ -12,7 +12,7 @@ use crate::fault::{Fault, Store};
 use crate::points::{self, Action};
 
 /// Within which faults begin, from the moment the buyers do; in milliseconds.
-const FAULTS_FROM_MS: u64 = 250;
+const FAULTS_FROM_MS: u64 = 100;
 const FAULTS_UNTIL_MS: u64 = 2_600;
 /// How long a fault lasts.
 const FAULT_MIN_MS: u64 = 100;
@@ -130,7 +130,7 @@ pub(super) fn crash_points(rng: &mut StdRng) -> Vec<Armed> {
         let from = if rng.random_bool(0.5) { &busy } else { &all };
         let Some((service, point)) = from.choose(rng).copied() else { break };
         let action = Action::ALL[rng.random_range(0..Action::ALL.len())];
-        let (at_ms, times) = (rng.random_range(0..FAULTS_UNTIL_MS), rng.random_range(1..=2));
+        let (at_ms, times) = (rng.random_range(0..FAULTS_UNTIL_MS / 2), rng.random_range(1..=2));
         armed.push(Armed { at_ms, service, point, action, times });
     }
     armed.sort_by_key(|armed| armed.at_ms);

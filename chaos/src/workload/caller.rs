@@ -53,7 +53,7 @@ impl Seen {
 
     /// Whether it may help to ask again: no answer, or one that says so.
     pub fn passing(&self) -> bool {
-        self.kind == Outcome::Info || matches!(self.http, Some(429 | 503))
+        self.kind == Outcome::Info || matches!(self.http, Some(408 | 429 | 503))
     }
 }
 
@@ -254,7 +254,7 @@ fn outcome(http: Option<u16>, said: Option<&str>) -> Outcome {
     match http {
         Some(200..=299) => Outcome::Ok,
         Some(400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 422 | 429) => Outcome::Fail,
-        Some(503) if said == Some("none") => Outcome::Fail,
+        Some(408 | 503) if said == Some("none") => Outcome::Fail,
         Some(_) | None => Outcome::Info,
     }
 }

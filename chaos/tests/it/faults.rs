@@ -52,7 +52,7 @@ async fn survive(chosen: impl Fn(&str) -> bool) {
     }
 
     for (kind, fault) in &faults {
-        println!("{fault:?}");
+        eprintln!("{fault:?}"); // What a failure was about.
         let buyer = &buyers[kind];
         fault.inject(&mut world).await.unwrap_or_else(|error| panic!("{kind}: {error:#}"));
         // Somebody is there while it happens; whatever the answer.

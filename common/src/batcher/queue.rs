@@ -31,6 +31,10 @@ pub(super) struct Entry<R, A> {
 pub(super) struct Caller<A>(oneshot::Sender<A>);
 
 impl<A> Caller<A> {
+    pub(super) fn has_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+
     pub(super) fn answer(self, answer: A) {
         // Fails if the caller has gone; the work is done all the same.
         let _gone = self.0.send(answer);
@@ -72,7 +76,7 @@ impl<A> Ticket<A> {
 impl<R, A> Entry<R, A> {
     /// Begins the work, unless the caller has gone or its time is over.
     fn start(self, now: Instant) -> Option<Pending<R, A>> {
-        if now >= self.deadline || self.caller.0.is_closed() {
+        if now >= self.deadline || self.caller.has_gone() {
             return None;
         }
         self.state.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).ok()?;

@@ -23,12 +23,15 @@ pub struct ConnectionLimits {
     pub per_address: usize,
     /// To whom `per_address` does not apply.
     pub exempt: Exempt,
+    /// Whether a client that closes its side is still waited upon. If not, it has gone, and so has its request: strangers
+    /// hang up all the time. A service's handler is not ended by a caller who hangs up.
+    pub half_closed: bool,
 }
 
 impl Default for ConnectionLimits {
     /// For a port that only our own services reach.
     fn default() -> Self {
-        Self { total: CONNECTIONS_MAX, per_address: 0, exempt: Arc::new(|_| true) }
+        Self { total: CONNECTIONS_MAX, per_address: 0, exempt: Arc::new(|_| true), half_closed: true }
     }
 }
 
@@ -140,7 +143,7 @@ mod tests {
 
     fn connections(total: usize, per_address: usize) -> Connections {
         let exempt: Exempt = Arc::new(|peer| peer.is_loopback());
-        Connections::new(ConnectionLimits { total, per_address, exempt })
+        Connections::new(ConnectionLimits { total, per_address, exempt, half_closed: true })
     }
 
     fn address(text: &str) -> IpAddr {

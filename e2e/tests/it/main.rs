@@ -8,6 +8,7 @@ mod idempotency;
 mod input;
 mod lifecycle;
 mod line;
+mod privileges;
 mod races;
 mod storm;
 mod support;

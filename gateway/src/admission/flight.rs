@@ -2,13 +2,15 @@
 
 use common::api::inventory::{ReserveBatch, ReserveLine, ReserveOutcome, ReserveRequest};
 use common::batcher::Pending;
-use common::http_client::{CallError, Upstream};
+use common::http_client::CallError;
 use common::ids::ItemId;
 use common::problem::OUTCOME_HEADER;
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Wish;
+use super::shaper::Shaper;
+use crate::downstream::{Downstream, Failed, Priority};
 
 /// Longest line of an answer, in bytes; 256 answers need about 20 KiB.
 const LINE_MAX_BYTES: usize = 256 * 1024;
@@ -17,34 +19,69 @@ const RETURN_MS: u64 = 20;
 
 type Buyer = Pending<(), ReserveOutcome>;
 
-/// Sends the batch and answers its buyers. Who is still unanswered at the end has an unknown outcome.
-pub(super) async fn fly(stock: Upstream, item: ItemId, batch: Vec<Pending<Wish, ReserveOutcome>>) {
-    let now = Instant::now();
-    let Some(deadline) = batch.iter().map(|pending| pending.deadline).max() else { return };
-    let (requests, buyers): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .map(|pending| {
-            let (wish, buyer) = pending.split();
-            let remaining = buyer.deadline.saturating_duration_since(now).as_millis();
-            let deadline_ms = u64::try_from(remaining).unwrap_or(u64::MAX).saturating_sub(RETURN_MS);
-            let Wish { order_id, user_id, quantity, admitted_ms } = wish;
-            (ReserveRequest { order_id, user_id, quantity, deadline_ms, admitted_ms }, Some(buyer))
-        })
-        .unzip();
+/// Where batches leave from.
+pub(super) struct Airport {
+    pub(super) stock: Downstream,
+    pub(super) shaper: Shaper,
+}
 
-    let path = format!("/internal/v1/items/{item}/reservations");
-    let sent = stock.request(Method::POST, &path, deadline).json(&ReserveBatch { requests }).send().await;
-    match sent {
-        Ok(response) if response.status() == StatusCode::OK => land(response, item, buyers).await,
-        Ok(response) => refused(&response, item, buyers),
-        Err(error @ CallError::NotSent { .. }) => {
-            tracing::debug!(%item, error = &error as &dyn std::error::Error, "stock-service cannot be reached");
-            answer_all(buyers, &ReserveOutcome::Unavailable);
+impl Airport {
+    /// Sends the batch, when there is a place for it and its turn has come, and answers its buyers. Who is still
+    /// unanswered at the end has an unknown outcome.
+    pub(super) async fn fly(&self, item: ItemId, batch: Vec<Pending<Wish, ReserveOutcome>>) {
+        let Some(deadline) = batch.iter().map(|pending| pending.deadline).max() else { return };
+        let leave_at = self.shaper.leave_at(batch.len(), Instant::now());
+        if leave_at > Instant::now() {
+            tokio::time::sleep_until(leave_at.min(deadline)).await;
         }
-        Err(error @ CallError::Unknown { .. }) => {
-            tracing::warn!(%item, error = &error as &dyn std::error::Error, "reservations with an unknown outcome");
+        let permit = match self.stock.turn(Priority::Order, deadline).await {
+            Ok(permit) => permit,
+            Err(failed) => return not_sent(batch, &failed),
+        };
+
+        // It may have been a while: nothing is begun for those who have gone, or whose time is over.
+        let now = Instant::now();
+        let (wanted, late): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.is_wanted(now));
+        late.into_iter().for_each(|pending| pending.answer(ReserveOutcome::DeadlinePassed));
+        let (requests, buyers): (Vec<_>, Vec<_>) =
+            wanted.into_iter().map(|pending| ask(pending, now)).unzip();
+        if requests.is_empty() {
+            return;
+        }
+        let path = format!("/internal/v1/items/{item}/reservations");
+        let call = self.stock.request(Method::POST, &path, deadline).json(&ReserveBatch { requests });
+        match call.send_within(&permit).await {
+            Ok(response) if response.status() == StatusCode::OK => land(response, item, buyers).await,
+            Ok(response) => refused(&response, item, buyers),
+            Err(failed @ Failed::Call(CallError::Unknown { .. })) => {
+                let error = &failed as &dyn std::error::Error;
+                tracing::warn!(%item, error, "reservations with an unknown outcome");
+            }
+            Err(failed) => {
+                let error = &failed as &dyn std::error::Error;
+                tracing::debug!(%item, error, "stock-service cannot be reached");
+                answer_all(buyers, &ReserveOutcome::Unavailable);
+            }
         }
     }
+}
+
+/// What stock-service is asked for a buyer.
+fn ask(pending: Pending<Wish, ReserveOutcome>, now: Instant) -> (ReserveRequest, Option<Buyer>) {
+    let (wish, buyer) = pending.split();
+    let remaining = buyer.deadline.saturating_duration_since(now).as_millis();
+    let deadline_ms = u64::try_from(remaining).unwrap_or(u64::MAX).saturating_sub(RETURN_MS);
+    let Wish { order_id, user_id, quantity, admitted_ms } = wish;
+    (ReserveRequest { order_id, user_id, quantity, deadline_ms, admitted_ms }, Some(buyer))
+}
+
+/// The batch stays on the ground: its buyers are told so at once.
+fn not_sent(batch: Vec<Pending<Wish, ReserveOutcome>>, failed: &Failed) {
+    let outcome = match failed {
+        Failed::Busy(_) => ReserveOutcome::TooBusy,
+        Failed::Open(_) | Failed::Call(_) => ReserveOutcome::Unavailable,
+    };
+    batch.into_iter().for_each(|pending| pending.answer(outcome.clone()));
 }
 
 /// Reads line by line.

@@ -51,6 +51,7 @@ pub async fn stream(call: Call) -> Answer {
         .state
         .notify
         .request(Method::GET, "/internal/v1/events", ends_at)
+        .waiting()
         .header(USER_HEADER, caller.user.as_str())
         .header(ROLE_HEADER, caller.role.as_str())
         .header("accept", "text/event-stream");

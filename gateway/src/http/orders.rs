@@ -123,8 +123,8 @@ async fn command(call: &Call) -> Answer {
             passed => passed,
         };
     }
-    let caller = call.caller()?;
-    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller };
+    let (caller, priority) = (call.caller()?, call.priority());
+    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller, priority };
     match of.hold(id, call.deadline).await? {
         // Also when its order has reached the database since: to be asked again at once.
         Some(hold) if hold.user_id == caller.user => Err(Code::Unavailable.into()),
@@ -143,8 +143,8 @@ fn located(call: &Call, id: OrderId, error: &ApiError) -> HttpResponse {
 }
 
 async fn status(call: &Call, id: OrderId, deadline: Instant) -> Result<Order, ApiError> {
-    let caller = call.caller()?;
-    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller };
+    let (caller, priority) = (call.caller()?, call.priority());
+    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller, priority };
     match of.now(id, deadline).await? {
         Status::Known(order) => Ok(*order),
         Status::Unknown => Err(Code::NotFound.into()),
@@ -153,8 +153,8 @@ async fn status(call: &Call, id: OrderId, deadline: Instant) -> Result<Order, Ap
 
 /// Waits until the order is newer than `version`, or `until`; a service that is away for a moment ends nothing.
 async fn change(call: &Call, id: OrderId, version: i64, until: Instant, mut order: Order) -> Order {
-    let Ok(caller) = call.caller() else { return order };
-    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller };
+    let (Ok(caller), priority) = (call.caller(), call.priority()) else { return order };
+    let of = OrderStatusOf { orders: &call.state.orders, stock: &call.state.stock, caller, priority };
     let mut pause = QUEUED_POLL_MIN;
     while order.version <= version {
         let remaining = until.saturating_duration_since(Instant::now());

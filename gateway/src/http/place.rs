@@ -4,7 +4,7 @@ mod view;
 mod watch;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::ACCEPT;
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use chrono::{DateTime, Utc};
 use common::api::inventory::CatalogueItem;
 use common::ids::{ItemId, UserId};
@@ -22,6 +22,8 @@ use view::Place;
 
 /// The header with the answer to a challenge.
 pub(super) const CHALLENGE_ANSWER: &str = "challenge-answer";
+/// A shared cache may take the load of a draw that everybody checks.
+const DRAWN_CACHEABLE: &str = "public, max-age=60";
 /// What a challenge is spent on here.
 const PLACE: &str = "place";
 
@@ -117,7 +119,12 @@ pub async fn draw(call: Call) -> Answer {
         Some(drawn) => (Some(drawn.seed), Some(drawn.list_hash), Some(drawn.participants)),
         None => (None, None, None),
     };
-    Ok(HttpResponse::Ok().json(Draw {
+    let mut answer = HttpResponse::Ok();
+    if seed.is_some() {
+        // It does not change any more.
+        answer.insert_header((CACHE_CONTROL, DRAWN_CACHEABLE));
+    }
+    Ok(answer.json(Draw {
         opened_at: state.opened_at,
         draws_at: state.draws_at,
         commitment: state.commitment,

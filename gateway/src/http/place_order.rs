@@ -98,6 +98,10 @@ async fn decide(
     let unlisted = match state.catalogue.judge(item, order_id, Instant::now(), clock) {
         Verdict::Refuse(problem) => return Err(ApiError::Refused(problem)),
         Verdict::Ask => None,
+        // No order can be of an item that there never was.
+        Verdict::Unlisted if !state.known_ids.may_contain(item.0, Instant::now()) => {
+            return Err(Code::NotFound.into());
+        }
         Verdict::Unlisted => Some(state.listing.known(item)),
     };
     let in_flight = match state.attempts.standing(order_id, quantity, call.deadline).await {

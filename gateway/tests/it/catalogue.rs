@@ -165,7 +165,8 @@ async fn a_sale_that_the_listing_lacks_is_asked_for_before_it_is_not_found() {
     assert_eq!((&found["title"], &found["items"][0]["available"]), (&json!("Noodles"), &json!(5)));
     problem(get(ITEM.to_string()).await, 404, "not_found").await;
     gateway.orders.answer(|_| Reply::new(500));
-    problem(get(SALE.to_string()).await, 503, "unavailable").await;
+    problem(get(uuid::Uuid::from_u128(0x99).to_string()).await, 503, "unavailable").await;
+    assert_eq!(get(SALE.to_string()).await.status(), 200, "it is remembered for a while");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,6 +185,11 @@ async fn the_listing_survives_the_loss_of_both_services_and_says_so() {
     })
     .await;
     assert_eq!((&sale["title"], &sale["items"][0]["available"]), (&json!("Noodles"), &json!(10)));
+    testkit::eventually("the header says so too", async || {
+        let listed = gateway.get("/api/v1/sales").send().await.expect("answered");
+        listed.headers().get("x-stale").is_some_and(|old| old == "stock, sales").then_some(())
+    })
+    .await;
 
     gateway.stock.answer(stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted));
     testkit::eventually("it is fresh again", async || {

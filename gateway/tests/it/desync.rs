@@ -1,11 +1,17 @@
 //! Bytes that are almost HTTP: whatever a proxy before us might make of them, no second request comes of them here,
 //! and nothing fails.
 
+use common::api::ItemState;
+use common::api::inventory::ReserveOutcome;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::*;
+
+fn accepting() -> impl Fn(&Recorded) -> Reply + Send + Sync {
+    stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted)
+}
 
 /// Sends bytes, says that there are no more, and reads to the end.
 async fn conversation(gateway: &Gateway, bytes: &[u8]) -> String {
@@ -151,7 +157,7 @@ fn heads(inner: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_second_request_comes_of_bytes_that_are_almost_one() {
-    let gateway = open().await;
+    let gateway = start(&[("HTTP__HALF_CLOSED", "true")], accepting()).await;
     let token = gateway.token("u1", "customer").await;
     let inner = smuggled(&token);
     let sane = conversation(&gateway, format!("{inner}{inner}").as_bytes()).await;
@@ -178,7 +184,7 @@ async fn no_second_request_comes_of_bytes_that_are_almost_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_is_answered_as_get_without_the_body() {
-    let gateway = open().await;
+    let gateway = start(&[("HTTP__HALF_CLOSED", "true")], accepting()).await;
     let token = gateway.token("u1", "customer").await;
     for path in ["/healthz", "/openapi.json", "/docs", "/api/v1/sales", "/nowhere", "/api/v1/orders"] {
         let ask = |method: &str| {

@@ -65,7 +65,7 @@ async fn two_gateways_one_user(span: Duration) {
     let redis = Redis::start().await;
     let gateways = replicas(2, &redis.url(), &[]).await;
     let (admitted, took) = hammer(&gateways, span).await;
-    println!("admitted {admitted} in {took:?}, allowed {}", allowed(took));
+    eprintln!("admitted {admitted} in {took:?}, allowed {}", allowed(took));
     assert!(admitted <= allowed(took), "{admitted} in {took:?}");
     assert!(admitted >= BURST, "{admitted}: the burst is there for those who need it");
     assert!(gateways.iter().all(|gateway| !gateway.stock.calls("/reservations").is_empty()));
@@ -151,7 +151,7 @@ async fn spoofed(requests: usize) {
     join_all((0..16).map(lane)).await;
     let (admitted, took) = (admitted.into_inner(), began.elapsed());
     let allowed = 50 + (50 * 105 * u64::try_from(took.as_millis()).expect("fits")).div_ceil(100 * 1000);
-    println!("{requests} requests with spoofed headers: admitted {admitted} in {took:?}, allowed {allowed}");
+    eprintln!("{requests} requests with spoofed headers: admitted {admitted} in {took:?}, allowed {allowed}");
     assert!(admitted <= allowed, "{admitted} in {took:?}");
 }
 

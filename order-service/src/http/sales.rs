@@ -4,7 +4,7 @@ use actix_web::http::header::{ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::DateTime;
 use common::api::{Sale, SaleState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -17,6 +17,22 @@ use crate::sales::listing;
 #[derive(Serialize)]
 struct Listing {
     items: Vec<Sale>,
+}
+
+/// Ids in one page of [`known_ids`].
+const KNOWN_IDS_PAGE: i64 = 10_000;
+
+/// The id after which the page begins.
+#[derive(Deserialize)]
+pub struct KnownIdsQuery {
+    after: Uuid,
+}
+
+/// A page of ids, and after which one the next begins.
+#[derive(Serialize)]
+struct KnownIds {
+    ids: Vec<Uuid>,
+    next: Option<Uuid>,
 }
 
 /// `GET /internal/v1/sales`: 304 while nothing but the time has changed.
@@ -37,6 +53,17 @@ pub async fn one(db: web::Data<Db>, id: web::Path<Uuid>) -> Result<HttpResponse,
         return Err(ApiError::not_found());
     }
     Ok(HttpResponse::Ok().json(record.to_api()?))
+}
+
+/// `GET /internal/v1/known-ids?after=`: every published sale and item there ever was, by pages in the order of ids.
+pub async fn known_ids(
+    db: web::Data<Db>,
+    query: web::Query<KnownIdsQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let ids = listing::known_ids(&mut *db.get().await?, query.after, KNOWN_IDS_PAGE).await?;
+    let whole = i64::try_from(ids.len()).is_ok_and(|length| length < KNOWN_IDS_PAGE);
+    let next = if whole { None } else { ids.last().copied() };
+    Ok(HttpResponse::Ok().json(KnownIds { ids, next }))
 }
 
 /// A weak tag over everything but the clock.

@@ -59,6 +59,32 @@ pub async fn page(
     with_items(conn, rows).await
 }
 
+/// Ids of published sales and of their items, up to `limit`, from the one after `after` on: all there ever were.
+///
+/// # Errors
+/// The database.
+pub async fn known_ids(conn: &mut AsyncPgConnection, after: Uuid, limit: i64) -> Result<Vec<Uuid>, DbError> {
+    let of_sales = sales::table
+        .filter(sales::published_at.is_not_null().and(sales::id.gt(after)))
+        .order(sales::id)
+        .limit(limit)
+        .select(sales::id)
+        .load::<Uuid>(conn)
+        .await?;
+    let of_items = items::table
+        .inner_join(sales::table)
+        .filter(sales::published_at.is_not_null().and(items::id.gt(after)))
+        .order(items::id)
+        .limit(limit)
+        .select(items::id)
+        .load::<Uuid>(conn)
+        .await?;
+    let mut ids = [of_sales, of_items].concat();
+    ids.sort_unstable();
+    ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(ids)
+}
+
 /// One sale of any state.
 ///
 /// # Errors

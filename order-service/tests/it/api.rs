@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::api::{Order, OrderStatus};
 use reqwest::Method;
+use testkit::eventually;
 use uuid::Uuid;
 
 use crate::support::{Wanted, World, answer, reserved};
@@ -123,6 +124,41 @@ async fn a_stop_ends_waiting() {
     let (status, body) = waiting.await.unwrap();
     assert_eq!((status, body["version"].as_i64()), (200, Some(1)));
     assert!(began.elapsed() < Duration::from_secs(25), "it waited for the waiting client");
+}
+
+/// Reservations are on their way, events are in the outbox, somebody waits: a stop finishes what is in hand, and the
+/// rest is found by whoever comes next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_a_flood_loses_nothing() {
+    const MESSAGES: usize = 60;
+    let world = World::start("stop_flood").await;
+    let item = world.item(Wanted { total: 10_000, ..Wanted::default() }).await;
+    let heard = world.listen();
+    let mut instance = world.instance().await;
+    let flood = async {
+        for n in 0..MESSAGES {
+            let events: Vec<_> = (0..10).map(|m| reserved(item, &format!("u{n}-{m}"), "key")).collect();
+            world.reserve(item, &events).await;
+        }
+    };
+    let stopping = async {
+        for number in [20, 200, 400] {
+            let enough = format!("SELECT (count(*) >= {number})::int FROM orders");
+            world.number_becomes(&enough, 1).await;
+            let stopped = tokio::time::timeout(Duration::from_secs(25), instance.stop());
+            stopped.await.expect("it does not take longer than a grace period");
+            instance = world.instance().await;
+        }
+        instance
+    };
+    let ((), _instance) = tokio::join!(flood, stopping);
+
+    let orders = i64::try_from(MESSAGES * 10).unwrap();
+    world.number_becomes("SELECT count(*) FROM orders", orders).await;
+    world.number_becomes("SELECT count(*) FROM outbox WHERE published_at IS NULL", 0).await;
+    assert_eq!(world.number("SELECT taken FROM items").await, orders);
+    assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 0);
+    eventually("all of it is told", async || (heard.news().len() == MESSAGES * 10).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

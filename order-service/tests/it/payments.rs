@@ -217,7 +217,8 @@ async fn a_payment_after_the_end_is_refunded_exactly_once() {
         let kinds =
             eventually("it is told", async || Some(heard.about(order)).filter(|kinds| kinds.len() == 2))
                 .await;
-        assert_eq!(kinds[1], "order.refunded.v1");
+        // Told by either instance, so that the second piece of news may come first.
+        assert!(kinds.contains(&"order.refunded.v1"), "{kinds:?}");
     }
     assert_eq!(desk.world.number("SELECT count(*) FROM payments WHERE status = 'refunded'").await, 2);
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::keys::{ITEMS, ItemKeys};
 use crate::stock::{OrderState, Shut, units_text};
 
 /// Entries of `unsettled` that are merged in one call: some milliseconds of Redis' time.
-const MERGE_PAGE: i64 = 1000;
+const MERGE_PAGE: i64 = 500;
 
 /// Whether a load may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
 use common::failpoint::{Injected, planted};
 use common::messages::order::Units;
 use common::messages::stock::FenceV1;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -29,6 +30,10 @@ const LOCK_TIME: Duration = Duration::from_secs(2);
 const LOCK_RENEWAL: Duration = Duration::from_millis(500);
 /// What a reply may be late beside the time-outs, before its reservation is published.
 const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
+/// Reservations that survived in `unsettled` and are read together.
+const SURVIVORS_PAGE: usize = SURVIVORS_FLIGHTS * REQUESTS_PER_CALL_MAX;
+/// Messages with them that are in flight together.
+const SURVIVORS_FLIGHTS: usize = 8;
 /// How often one load asks for the stock while its fence is on its way; each answer may take 10 s.
 const STOCK_QUESTIONS_MAX: usize = 6;
 /// Pause between two questions, for the case that they are answered at once.
@@ -202,18 +207,20 @@ impl Loader {
         let mut seen = 0;
         loop {
             let at = Instant::now();
-            let (redis_ms, page) =
-                self.inventory.unsettled(&item.keys, 0, seen, REQUESTS_PER_CALL_MAX).await?;
+            let (redis_ms, page) = self.inventory.unsettled(&item.keys, 0, seen, SURVIVORS_PAGE).await?;
             if page.is_empty() {
                 return Ok(());
             }
             seen += page.len();
             let grants = page.into_iter().filter_map(|(id, hold)| Some(Grant::of(id, hold?)));
             let grants: Vec<_> = grants.collect();
-            if !grants.is_empty() {
-                metrics::counter!("stock_republished_total").increment(grants.len() as u64);
-                self.announcer.reserved(item.id, &offer, Asked { at, redis_ms }, grants).await?;
-            }
+            metrics::counter!("stock_republished_total").increment(grants.len() as u64);
+            let asked = Asked { at, redis_ms };
+            let messages = grants.chunks(REQUESTS_PER_CALL_MAX);
+            let messages =
+                messages.map(|grants| self.announcer.reserved(item.id, &offer, asked, grants.to_vec()));
+            let messages: Vec<_> = messages.collect();
+            stream::iter(messages).buffer_unordered(SURVIVORS_FLIGHTS).try_collect::<()>().await?;
         }
     }
 

@@ -67,7 +67,10 @@ impl Schedule {
         let now = Instant::now();
         let items = self.loader.items.all();
         self.waits.retain(|id, _| self.loader.items.get(*id).is_some());
-        for item in items.into_iter().filter(|item| !item.is_open()) {
+        let mut closed: Vec<_> = items.into_iter().filter(|item| !item.is_open()).collect();
+        // A load mostly waits, and only so many wait at a time. Nobody buys what has ended: it comes last.
+        closed.sort_by_key(|item| item.figures().is_some_and(|figures| figures.state == "ended"));
+        for item in closed {
             if self.running.len() >= self.settings.parallel_max {
                 return;
             }

@@ -160,7 +160,10 @@ async fn orders_that_redis_lacks_are_found_by_comparing() {
     }
     app.assert_quiet_and_equal(item).await;
     app.orders.move_order(order_id(item, "d", "k"), Units::Returned, OrderStatus::Cancelled).await;
-    app.assert_quiet_and_equal(item).await;
+    testkit::eventually("the books have followed", async || {
+        Some(app.books(item).await).filter(|books| books.available == 6)
+    })
+    .await;
     for name in ["a", "c", "d"] {
         let order = order_id(item, name, "k").to_string();
         // All of it at once, as one state of the books that is no contradiction.

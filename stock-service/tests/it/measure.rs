@@ -26,9 +26,10 @@ async fn how_long_a_load_with_many_unsettled_orders_holds_up_redis() {
     let keys = [&*shelf.keys.holds, &*shelf.keys.buyers, &*shelf.keys.unsettled];
     for first in (0..UNSETTLED).step_by(FILL_STEP) {
         let (step, first) = (FILL_STEP.to_string(), first.to_string());
-        shelf.redis_command(&[&["EVAL", FILL, "3"], &keys[..], &[&step, &first]].concat()).await;
+        shelf.redis_command(&[&["EVAL", FILL, "3"], &keys[..], &[&*step, &*first]].concat()).await;
     }
-    shelf.redis_command(&["CONFIG", "SET", "slowlog-log-slower-than", "1000"]).await;
+    shelf.redis_command(&["CONFIG", "SET", "slowlog-log-slower-than", "500"]).await;
+    shelf.redis_command(&["CONFIG", "SET", "slowlog-max-len", "1000"]).await;
     shelf.redis_command(&["SLOWLOG", "RESET"]).await;
     let began = Instant::now();
     shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap();
@@ -36,8 +37,14 @@ async fn how_long_a_load_with_many_unsettled_orders_holds_up_redis() {
     assert!(matches!(opened, Committed::Opened { merged, .. } if merged == UNSETTLED as i64), "{opened:?}");
     let slow: Vec<(i64, i64, i64, redis::Value, redis::Value, redis::Value)> =
         shelf.ask(&["SLOWLOG", "GET", "1000"]).await;
-    let slowest_us = slow.iter().map(|entry| entry.2).max().unwrap_or(0);
-    println!("{UNSETTLED} unsettled: load {:?}, slowest command {slowest_us} us", began.elapsed());
+    let mut times_us: Vec<i64> = slow.iter().map(|entry| entry.2).collect();
+    times_us.sort_unstable();
+    // On a busy machine the slowest ones are those that were interrupted.
+    let (median, p99) = (times_us[times_us.len() / 2], times_us[times_us.len() * 99 / 100]);
+    let (all, slowest, elapsed) = (times_us.len(), times_us[times_us.len() - 1], began.elapsed());
+    println!(
+        "{UNSETTLED} unsettled: load {elapsed:?}, {all} commands over 0.5 ms, us: median {median}, p99 {p99}, most {slowest}"
+    );
 }
 
 /// From the loss of all data of Redis to the first order that is accepted again.
@@ -62,7 +69,9 @@ async fn how_long_a_redis_that_lost_ten_thousand_holders_sells_nothing() {
         let outcomes = app.reserve_batch(item, requests).await;
         assert!(outcomes.iter().all(|outcome| *outcome == ReserveOutcome::Accepted));
     }
-    app.assert_quiet_and_equal(item).await;
+    while app.orders.orders(item).len() < HOLDERS {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     for round in 0..5 {
         let epochs = app.orders.switches.epochs.load(Ordering::SeqCst);
         app.redis.flush_all().await;

@@ -201,12 +201,9 @@ impl Build {
         };
         let fact = ItemFact { id: item(), stock: STOCK, limit: 2, price_cents: PRICE_CENTS };
         let facts = Facts { items: vec![fact], window_s: WINDOW_S, lease_ms: 400, ..Facts::default() };
-        let samples = vec![
-            sample(100, 0, true),
-            sample(1_500, 2, false),
-            sample(1_700, 2, false),
-            sample(3_000, 1, false),
-        ];
+        let mut ended = sample(3_000, 1, false);
+        ended.inventory.iter_mut().flatten().for_each(|item| item.versions = 4);
+        let samples = vec![sample(100, 0, true), sample(1_500, 2, false), sample(1_700, 2, false), ended];
         Evidence { facts, history: History { began: time(0), ops, events: Vec::new() }, samples, books }
     }
 }

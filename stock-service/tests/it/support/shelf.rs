@@ -17,6 +17,8 @@ pub const LATER_MS: i64 = 4_000_000_000_000;
 /// Short enough not to slow the tests down, long enough to be seen.
 pub const LEASE_MS: u64 = 300;
 pub const ATTEMPTS_MAX: u32 = 5;
+/// How long a test waits for its Redis on a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub struct Shelf {
     pub redis: testkit::Redis,
@@ -191,7 +193,10 @@ impl Shelf {
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     pub async fn redis_command(&self, words: &[&str]) {
