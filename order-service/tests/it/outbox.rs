@@ -80,11 +80,11 @@ async fn a_confirm_of_a_broker_that_lost_its_data_does_not_count() {
     let world = World::start("broker_old_confirm").await;
     let item = world.item(Wanted::default()).await;
     let slow = [("DATABASE__STATEMENT_TIMEOUT_MS", "60000"), ("DATABASE__LOCK_TIMEOUT_MS", "60000")];
-    let (slow, keeper) = (world.instance_with(&slow).await, world.instance().await);
+    let instance = world.instance_with(&slow).await;
     let event = reserved(item, "ann", "key");
     let order = event.data.order_id;
     world.reserve(item, std::slice::from_ref(&event)).await;
-    slow.order_becomes(order, "ann", OrderStatus::PendingPayment).await;
+    instance.order_becomes(order, "ann", OrderStatus::PendingPayment).await;
     world.number_becomes("SELECT count(*) FROM outbox WHERE published_at IS NULL", 0).await;
     eventually("the broker is marked", async || world.words(GENERATION).await.pop()).await;
     for statement in SLOW_MARKS.split_inclusive("$$;") {
@@ -94,14 +94,14 @@ async fn a_confirm_of_a_broker_that_lost_its_data_does_not_count() {
     let held = diesel::sql_query("SELECT pg_advisory_lock(42)");
     diesel_async::RunQueryDsl::execute(held, &mut lock).await.unwrap();
 
-    assert_eq!(keeper.post(&format!("/orders/{order}/cancel"), "ann").await.0, 200);
+    assert_eq!(instance.post(&format!("/orders/{order}/cancel"), "ann").await.0, 200);
     eventually("it is confirmed, and not marked", async || {
         (world.number(MARKS_WAIT).await > 0).then_some(())
     })
     .await;
     world.vhost.wipe().await;
     let heard = world.listen();
-    // Time for the keepers to find the new broker. Without it this test shows less, and does not fail.
+    // Time for the keeper to find the new broker. Without it this test shows less, and does not fail.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     drop(lock);
 
