@@ -115,14 +115,14 @@ impl Meter {
 
     fn count_at(&self, second: u64) -> u64 {
         let counted = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-            Some(if now >> 32 == second { now + 1 } else { second << 32 | 1 })
+            Some(if now >> 32 == second { now + 1 } else { (second << 32) | 1 })
         });
         let known = counted.unwrap_or_else(|now| now);
         if known >> 32 != second {
             self.before.store(known, Ordering::Relaxed);
             return self.last(second).max(1);
         }
-        (known + 1 & u64::from(u32::MAX)).max(self.last(second))
+        ((known + 1) & u64::from(u32::MAX)).max(self.last(second))
     }
 
     fn last(&self, second: u64) -> u64 {

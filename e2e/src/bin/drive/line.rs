@@ -42,7 +42,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         patience: Duration::from_secs(arguments.patience),
     };
     let admin = client.token("admin", "admin").await?;
-    let findings = play(client, &admin, &plan, |part| say(part)).await?;
+    let findings = play(client, &admin, &plan, say).await?;
     say(&findings.to_string());
     let fair = findings.bot_advantage() <= arguments.advantage_max;
     let ended = findings.end_heard_after_ms <= arguments.end_within_ms;
