@@ -220,10 +220,8 @@ struct Reply {
 
 impl Reply {
     fn of(value: Value) -> Result<Self, StoreError> {
-        match value {
-            Value::Array(elements) => Ok(Self { elements: elements.into_iter() }),
-            _ => Err(StoreError::Garbled("line")),
-        }
+        let Value::Array(elements) = value else { return Err(StoreError::Garbled("line")) };
+        Ok(Self { elements: elements.into_iter() })
     }
 
     fn is_empty(&self) -> bool {
