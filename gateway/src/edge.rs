@@ -80,7 +80,7 @@ pub async fn edge<B: MessageBody>(
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
 
     let mut response = if let Err(problem) = check_head(request.head()) {
-        let mut response = written(request.request(), problem);
+        let mut response = written(request.request(), *problem);
         // Where this request ends is not certain, so nothing after it can be.
         response.head_mut().set_connection_type(ConnectionType::Close);
         request.into_response(response).map_into_right_body()
@@ -111,26 +111,30 @@ pub async fn edge<B: MessageBody>(
 }
 
 /// Whether the head means one thing only, to us and to any proxy before us, and is of a modest size.
-fn check_head(head: &RequestHead) -> Result<(), Problem> {
+fn check_head(head: &RequestHead) -> Result<(), Box<Problem>> {
     let headers = &head.headers;
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if size > HEAD_MAX_BYTES || target > TARGET_MAX_BYTES {
-        return Err(Problem::new(Code::TooLarge));
+        return Err(Problem::new(Code::TooLarge).into());
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING);
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
         if !chunked || head.version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
-            return Err(Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1"));
+            return Err(
+                Problem::invalid("Transfer-Encoding", "must be chunked, alone, and in HTTP/1.1").into()
+            );
         }
     }
     // Some proxies read an underscore as a hyphen.
     if headers.contains_key("transfer_encoding") || headers.contains_key("content_length") {
-        return Err(Problem::invalid("headers", "must not look like Transfer-Encoding or Content-Length"));
+        return Err(
+            Problem::invalid("headers", "must not look like Transfer-Encoding or Content-Length").into()
+        );
     }
     if head.version == Version::HTTP_11 && headers.get_all(header::HOST).count() != 1 {
-        return Err(Problem::invalid("Host", "must be sent once"));
+        return Err(Problem::invalid("Host", "must be sent once").into());
     }
     Ok(())
 }
