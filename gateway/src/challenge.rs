@@ -115,7 +115,7 @@ impl Meter {
 
     fn count_at(&self, second: u64) -> u64 {
         let counted = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-            Some(if now >> 32 == second { now + 1 } else { second << 32 | 1 })
+            Some(if now >> 32 == second { now + 1 } else { (second << 32) | 1 })
         });
         let known = counted.unwrap_or_else(|now| now);
         if known >> 32 != second {
