@@ -101,7 +101,9 @@ async fn no_service_can_do_in_redis_what_it_never_needs() {
     ] {
         for command in REDIS_FORBIDDEN.into_iter().chain(others) {
             let answer = redis(&world.services, service, command).await;
-            assert!(answer.starts_with("-NOPERM"), "{service}: {command}: {answer}");
+            // Redis refuses some of them to everybody, by its own configuration.
+            let refused = answer.starts_with("-NOPERM") || answer.contains("command not allowed");
+            assert!(refused, "{service}: {command}: {answer}");
             tried += 1;
         }
     }
@@ -110,7 +112,7 @@ async fn no_service_can_do_in_redis_what_it_never_needs() {
         redis(&world.services, "gateway", "SCRIPT LOAD \"return redis.call('HGETALL', 'item:{x}')\"").await;
     let sha = loaded.lines().nth(1).unwrap();
     let run = redis(&world.services, "gateway", &format!("EVALSHA {sha} 0")).await;
-    assert!(run.starts_with('-') && run.contains("NOPERM") || run.contains("ACL"), "{run}");
+    assert!(run.starts_with('-') && run.contains("can't access"), "{run}");
     assert!(tried >= 60, "{tried}");
     assert!(
         redis(&world.services, "stock-service", "HGETALL item:{x}").await.starts_with('*'),
