@@ -132,6 +132,13 @@ impl Fake {
         let polled = ["/internal/v1/catalogue", "/internal/v1/sales", "/internal/v1/known-ids"];
         self.calls.lock().iter().filter(|call| !polled.contains(&call.path.as_str())).count()
     }
+
+    /// Calls on behalf of `user`. An answer that needs two calls may be given before the second one arrives, so that
+    /// only these tell whose call it is.
+    pub fn asked_for(&self, user: &str) -> usize {
+        let calls = self.calls.lock();
+        calls.iter().filter(|call| call.headers.get("x-user-id").is_some_and(|id| id == user)).count()
+    }
 }
 
 fn respond(
