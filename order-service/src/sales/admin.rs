@@ -275,8 +275,11 @@ fn restocked<T>(item: &ItemRow, state: SaleState, units: i64) -> Result<i64, Cha
         return Err(Change::NotAllowed(Refusal::new("The sale is over.")));
     }
     if total < item.taken {
-        let detail =
-            format!("units: {} units are taken; no more than {} can go.", item.taken, item.total - item.taken);
+        let detail = format!(
+            "units: {} units are taken; no more than {} can go.",
+            item.taken,
+            item.total - item.taken
+        );
         return Err(Change::NotAllowed(Refusal { field: Some("units"), detail }));
     }
     if total > STOCK_MAX {

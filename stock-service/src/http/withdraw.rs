@@ -51,7 +51,10 @@ pub async fn give_back(
 
 fn more_than_none(units: u32) -> Result<u32, ApiError> {
     if units == 0 {
-        return Err(ApiError::Invalid { field: "units".to_owned(), reason: "must be more than 0".to_owned() });
+        return Err(ApiError::Invalid {
+            field: "units".to_owned(),
+            reason: "must be more than 0".to_owned(),
+        });
     }
     Ok(units)
 }
