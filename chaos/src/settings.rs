@@ -52,6 +52,8 @@ pub fn plan(schedule: &Schedule, failpoints: &str) -> Plan {
     let mut set = |key: &str, value: String| settings.push((key.to_owned(), value));
     set("STOCK_SERVICE__CATALOGUE__LEASE_MS", LEASE_MS.to_string());
     set("STOCK_SERVICE__RECONCILE__INTERVAL_MS", schedule.reconcile_ms.to_string());
+    // Somebody may die between a withdrawal and the lower total: the books are at rest only when it has come back.
+    set("STOCK_SERVICE__RECONCILE__WITHDRAWN_MS", "3000".to_owned());
     set(
         "NOTIFY_SERVICE__WEBHOOKS__RETRY_MS",
         "200, 300, 400, 500, 500, 500, 1000, 1000, 1000, 1000".to_owned(),

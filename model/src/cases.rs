@@ -169,7 +169,8 @@ pub fn large() -> Vec<Named> {
     ]
 }
 
-/// Not among the cases: an admin lowers the total to what Postgres counts as taken, while a grant is on its way there.
+/// Not among the cases: an admin lowers the total to what Postgres counts as taken, while a grant is on its way there, and
+/// Redis has not withdrawn the units before.
 pub fn lowered_total() -> Named {
     named("the total is lowered", ONE_AND_A_HALF, PLAIN, Budget { cuts: 1, ..NOTHING })
 }

@@ -13,6 +13,7 @@ pub mod orders;
 pub mod payments;
 pub mod sales;
 pub mod sandbox;
+pub mod withdraw;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};

@@ -44,6 +44,7 @@ pub struct ItemRow {
     total: i64,
     taken: i64,
     per_user_limit: i32,
+    epoch: i64,
 }
 
 /// A sale with its items, as they were at `now` by Postgres' clock.

@@ -16,7 +16,8 @@
 -- Idempotent per order: only a newer version changes anything. Every order leaves `unsettled`. What happened to units
 -- follows from what they were here and are there, never from the kind of event, so order and repetition do not matter.
 -- A refusal by the total shows that these books had counted too many units: they are `withheld` instead of given
--- back, and pay for the order that is adopted, or the total that is lowered, in their place.
+-- back, and pay for the order that is adopted, or the total that is lowered, in their place. The part of them that was
+-- withdrawn for a total about to be lowered (see withdraw.lua) pays for nothing else.
 -- Units only go from held to sold to returned, an order's user and quantity never change, and one version says one
 -- thing. What says otherwise shows that books or source of truth are wrong, and nothing is sold on from either.
 -- Flagged allow-oom: giving back must work in a full Redis.
@@ -46,7 +47,7 @@ for i = 1, count do
   orders[i], ids[i], users[i] = order, order.id, order.user
 end
 
-local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'available', 'withheld')
+local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'available', 'withheld', 'withdrawn')
 local loading = try('HMGET', KEYS[6], 'run_id')
 local late_count = try('HLEN', KEYS[7])
 local holds = try('HMGET', KEYS[2], unpack(ids))
@@ -120,6 +121,7 @@ if next(contradicting) then
 end
 
 local withheld = tonumber(item[5] or '0') or 0
+local withdrawn = tonumber(item[6] or '0') or 0
 local offered_before = available > 0
 local now = now_ms()
 local reply = { OPEN, now }
@@ -134,9 +136,9 @@ local function count_buyer(user, taken)
   end
 end
 
--- Units that were counted as on offer and are not: first out of what is withheld.
+-- Units that were counted as on offer and are not: first out of what is withheld and was not withdrawn.
 local function take(quantity)
-  local paid = math.min(withheld, quantity)
+  local paid = math.max(math.min(withheld - withdrawn, quantity), 0)
   withheld = withheld - paid
   available = available - (quantity - paid)
 end

@@ -10,7 +10,7 @@
 -- that will open the gate takes the newest state.
 --
 -- Availability moves by the difference of the totals; what is withheld (see apply_order.lua) pays for a lower one
--- first. When the item refused everybody before and does no longer, a lease begins: snapshots that refuse run out
+-- first, and of that what was withdrawn for it (see withdraw.lua). When the item refused everybody before and does no longer, a lease begins: snapshots that refuse run out
 -- before anybody gets a unit.
 
 --@include gate
@@ -22,7 +22,7 @@ assert(lease_ms and total and ends_after and tonumber(ARGV[4]) and tonumber(ARGV
 assert(ARGV[6] == 'none' or ARGV[6] == 'paused' or ARGV[6] == 'ended', 'update.lua: bad state')
 
 local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'version', 'total', 'available', 'withheld', 'state',
-  'ends_ms', 'ended_ms')
+  'ends_ms', 'ended_ms', 'withdrawn')
 if not item then
   return BROKEN
 end
@@ -48,11 +48,15 @@ local refused_before = refuses_everybody(item[8], available, ends_before)
 local lowered_by = total_before - total
 local paid = math.max(math.min(withheld, lowered_by), 0)
 withheld = withheld - paid
+local withdrawn = tonumber(item[11] or '0') or 0
 available = available - (lowered_by - paid)
 
 redis.call('HSET', KEYS[1], 'sale', ARGV[3], 'starts_ms', ARGV[4], 'ends_ms', ARGV[5], 'state', ARGV[6],
   'limit', ARGV[7], 'total', total, 'available', available, 'withheld', withheld, 'price', ARGV[9],
   'currency', ARGV[10], 'version', ARGV[11], 'waiting_room', ARGV[12], 'challenge', ARGV[13])
+if withdrawn > 0 then
+  redis.call('HSET', KEYS[1], 'withdrawn', withdrawn - math.min(withdrawn, paid))
+end
 if ARGV[6] == 'ended' and not item[10] then
   redis.call('HSET', KEYS[1], 'ended_ms', now)
 end

@@ -72,6 +72,7 @@ impl App {
             items: parts.items.clone(),
             reservations: parts.upkeep.reservations.clone(),
             catalogue: parts.catalogue.clone(),
+            lease_ms: settings.catalogue.script_lease_ms(),
         };
         let token = settings.internal.token.clone();
         let server = Server::bind(&settings.http, settings.drain, health.clone(), move |cfg| {

@@ -3,6 +3,7 @@
 mod books;
 mod catalogue;
 mod reservations;
+mod withdraw;
 
 use actix_web::web::{self, JsonConfig, PathConfig, ServiceConfig};
 use common::internal;
@@ -28,6 +29,8 @@ pub struct Api {
     pub reservations: Reservations,
     /// The catalogue.
     pub catalogue: CatalogueReader,
+    /// How long units that come back stay off offer, in ms.
+    pub lease_ms: u64,
 }
 
 /// Every path.
@@ -45,6 +48,8 @@ pub fn routes(cfg: &mut ServiceConfig, api: &Api, token: &SecretString) {
             .app_data(PathConfig::default().error_handler(|error, _| path_error(&error).into()))
             .route("/items/{item_id}/reservations", web::post().to(reservations::create))
             .route("/items/{item_id}/books", web::get().to(books::show))
+            .route("/items/{item_id}/withdraw", web::post().to(withdraw::withdraw))
+            .route("/items/{item_id}/withdraw/return", web::post().to(withdraw::give_back))
             .route("/reservations/{order_id}", web::get().to(reservations::show))
             .route("/catalogue", web::get().to(catalogue::show)),
     );

@@ -16,6 +16,7 @@ mod reply;
 mod reserve;
 mod scan;
 mod scripts;
+mod withdraw;
 
 pub use apply::Kept;
 pub use books::{BOOKS_ATOMIC_MAX, BooksView};
@@ -27,6 +28,7 @@ pub use load::{Begun, Commit, Committed, Retired, Updated};
 pub use lock::Owner;
 pub use reserve::Reserved;
 pub use scripts::SCHEMA;
+pub use withdraw::Withdrawn;
 
 use std::sync::Arc;
 

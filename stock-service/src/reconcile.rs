@@ -88,8 +88,20 @@ impl Reconciler {
         if !is_big || self.rounds.is_multiple_of(BIG_CHECK_ROUNDS) {
             check(&self.loader, item).await?;
         }
+        self.reclaim(item).await?;
         self.compare(item).await?;
         self.compare_back(item).await
+    }
+
+    /// Units that were withdrawn and never claimed: whoever withdrew them died, or failed, before the total was lowered.
+    async fn reclaim(&self, item: &Item) -> Result<(), StoreError> {
+        let after = Duration::from_millis(self.settings.withdrawn_ms);
+        if self.loader.inventory.reclaim(&item.keys, item.epoch(), after).await? {
+            tracing::warn!(item.id = %item.id, "units were withdrawn and never claimed: the item is loaded anew");
+            metrics::counter!("stock_reclaims_total").increment(1);
+            self.loader.items.report_closed(item);
+        }
+        Ok(())
     }
 
     async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {

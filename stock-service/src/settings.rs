@@ -146,6 +146,8 @@ pub struct ReconcileSettings {
     pub interval_ms: u64,
     /// Most holds of one item in one round.
     pub page_max: usize,
+    /// After what time withdrawn units are not claimed any more, in milliseconds.
+    pub withdrawn_ms: u64,
 }
 
 /// Removing items that are over.
@@ -220,6 +222,7 @@ impl Settings {
             ("relay.age_ms", self.relay.age_ms),
             ("reconcile.interval_ms", self.reconcile.interval_ms),
             ("reconcile.page_max", self.reconcile.page_max as u64),
+            ("reconcile.withdrawn_ms", self.reconcile.withdrawn_ms),
             ("retire.interval_ms", self.retire.interval_ms),
             ("consume.prefetch", u64::from(self.consume.prefetch)),
         ];

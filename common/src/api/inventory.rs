@@ -158,6 +158,53 @@ pub struct Reservation {
     pub reserved_at: DateTime<Utc>,
 }
 
+/// `POST /internal/v1/items/{item_id}/withdraw` of stock-service: units to take off offer, all or none, before the total
+/// is lowered by them.
+///
+/// The total may then be lowered only while the item's epoch is still [`WithdrawOutcome::Withdrawn::epoch`]: a load
+/// forgets withdrawals. Units that no lower total claims come back by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// How many; more than 0.
+    pub units: u32,
+}
+
+/// What became of a [`Withdraw`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum WithdrawOutcome {
+    /// They are off offer.
+    Withdrawn {
+        /// The epoch of the books that they were taken from.
+        epoch: i64,
+    },
+    /// Fewer units are on offer; nothing was done.
+    NotEnough {
+        /// Units on offer.
+        available: i64,
+    },
+    /// The inventory has never heard of the item; nothing was done.
+    UnknownItem,
+    /// The gate is closed; nothing was done.
+    Closed,
+}
+
+/// `POST /internal/v1/items/{item_id}/withdraw/return` of stock-service: the total was not lowered, for sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveBack {
+    /// Units that were withdrawn; more than 0.
+    pub units: u32,
+    /// The epoch that [`WithdrawOutcome::Withdrawn`] named.
+    pub epoch: i64,
+}
+
+/// The answer to a [`GiveBack`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GaveBack {
+    /// Units that are on offer again; none if the books are of another epoch.
+    pub units: i64,
+}
+
 /// `POST /internal/v1/items/{item_id}/epochs` of order-service: the right to load an item, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochGranted {

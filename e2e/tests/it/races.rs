@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::api::{Accepted, OrderStatus};
-use common::ids::OrderId;
+use common::ids::{ItemId, OrderId};
 use common::problem::Code;
 use e2e::client::Client;
 use futures_util::future::join_all;
@@ -16,6 +16,8 @@ const KEYS: usize = 30;
 const AT_ONCE: usize = 6;
 const UNITS: i64 = 60;
 const BUYERS: usize = 120;
+/// Admins who take units away one by one, at the same time.
+const ADMINS: usize = 3;
 
 /// The client speaks to its gateways in turn, so that the same key arrives at both of them at the same time.
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +105,47 @@ async fn units_that_are_added_while_the_last_ones_go_are_sold_and_no_more() {
     let books = world.quiet(sale.id).await;
     let item = &books.items[0];
     assert_eq!((item.pending_payment, item.available, item.rejected), (UNITS + added, 0, 0));
+}
+
+/// Takes away units one by one until no more can go; how many went.
+async fn take_away(world: &World, item: ItemId) -> i64 {
+    let (path, mut gone) = (format!("/api/v1/admin/items/{item}/restock"), 0);
+    loop {
+        let answer = world.client.post(&path, &world.admin, &json!({ "units": -1 })).await.unwrap();
+        match answer.code() {
+            None => {
+                assert_eq!(answer.status, StatusCode::OK);
+                gone += 1;
+            }
+            Some(Code::InvalidTransition) => return gone,
+            code => assert!(matches!(code, Some(Code::Unavailable | Code::RateLimited)), "{code:?}"),
+        }
+    }
+}
+
+/// What is granted is not in Postgres yet: a total that is lowered to what Postgres counts would reject it.
+#[tokio::test(flavor = "multi_thread")]
+async fn units_that_are_taken_away_while_everybody_buys_are_nobodys() {
+    let world = World::start().await;
+    let sale = world.open_sale(UNITS * 2, 1, 3_600).await;
+    let item = sale.items[0].id;
+    let buying = join_all((0..BUYERS).map(|buyer| {
+        let world = &world;
+        async move {
+            let token = world.customer(&format!("buyer-{buyer}")).await;
+            world.final_answer(&token, item, "key", 1).await.status
+        }
+    }));
+    let taking = join_all((0..ADMINS).map(|_| take_away(&world, item)));
+    let (answers, taken_away) = tokio::join!(buying, taking);
+    let accepted = answers.iter().filter(|status| **status == StatusCode::ACCEPTED).count();
+    let (accepted, gone) = (i64::try_from(accepted).unwrap(), taken_away.iter().sum::<i64>());
+
+    let books = world.quiet(sale.id).await;
+    let item = &books.items[0];
+    assert_eq!((item.pending_payment, item.rejected), (accepted, 0), "each that was accepted has its units");
+    assert_eq!((item.total, item.available), (UNITS * 2 - gone, 0), "{accepted} accepted, {gone} taken away");
+    assert_eq!(item.total, accepted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,10 +45,10 @@ fn every_guard_is_missed_when_it_is_taken_away() {
     }
 }
 
-/// Known, and written down in docs/RELIABILITY.md: Postgres does not count what Redis has granted and the queue still
-/// carries. Whoever changes this changes that page.
+/// What Redis' withdrawal before a lower total is for: Postgres does not count what Redis has granted and the queue still
+/// carries. Here the total is lowered without one; order-service does not do so to what is sold, see docs/RELIABILITY.md.
 #[test]
-fn a_total_that_is_lowered_in_mid_sale_can_reject_an_accepted_order() {
+fn a_total_that_is_lowered_without_a_withdrawal_rejects_an_accepted_order() {
     let report = cases::run(&cases::lowered_total().case, STATES_MAX).unwrap();
     let Outcome::Broken { property, trace } = report.outcome else { panic!("{report:?}") };
     assert_eq!(property, "P2: an accepted order is rejected");

@@ -43,5 +43,6 @@ pub fn done<T>(change: Change<T>) -> Result<T, ApiError> {
             Err(problem.into())
         }
         Change::Invalid(invalid) => Err(invalid.into()),
+        Change::Overtaken => Err(ApiError::unavailable()),
     }
 }

@@ -3,12 +3,15 @@
 use actix_web::{HttpResponse, web};
 use common::api::admin::{NewSale, Restock, SaleChanges};
 use common::api::{Page, Sale};
+use common::internal::Deadline;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::admin::{Admin, done};
+use super::audit::Inventory;
 use super::body::Json;
 use super::cursor::{self, Cursor};
+use super::withdraw;
 use crate::audit_log;
 use crate::db::{Db, DbError};
 use crate::error::ApiError;
@@ -92,13 +95,18 @@ pub async fn end(db: web::Data<Db>, admin: Admin, id: web::Path<Uuid>) -> Result
 /// `POST /internal/v1/admin/items/{item_id}/restock`.
 pub async fn restock(
     db: web::Data<Db>,
-    Admin(actor): Admin,
+    inventory: web::Data<Inventory>,
+    (Admin(actor), Deadline(deadline)): (Admin, Deadline),
     id: web::Path<Uuid>,
     Json(wish): Json<Restock>,
 ) -> Result<HttpResponse, ApiError> {
     validate::restock(&wish)?;
-    let change = admin::restock(&db, actor, *id, wish.units).await.map_err(ApiError::Write)?;
-    Ok(HttpResponse::Ok().json(done(change)?))
+    let item = if wish.units < 0 {
+        withdraw::lower(&db, &inventory, actor, (*id, wish.units), deadline).await?
+    } else {
+        done(admin::restock(&db, actor, *id, wish.units, None).await.map_err(ApiError::Write)?)?
+    };
+    Ok(HttpResponse::Ok().json(item))
 }
 
 /// `GET /internal/v1/admin/audit-log`: what admins did, the newest first.

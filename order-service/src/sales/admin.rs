@@ -33,6 +33,8 @@ pub enum Change<T> {
     NotAllowed(Refusal),
     /// The result would not be valid; nothing was changed.
     Invalid(InvalidField),
+    /// The inventory was loaded anew meanwhile and has forgotten what it was asked for; nothing was changed.
+    Overtaken,
 }
 
 /// Why a present state does not allow something; fit for a client.
@@ -45,6 +47,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Fewer units are on offer than are to go.
+    pub fn not_on_offer(available: i64) -> Self {
+        let detail = format!("units: {available} units are on offer; no more can go.");
+        Self { field: Some("units"), detail }
+    }
+
     fn new(detail: impl Into<String>) -> Self {
         Self { field: None, detail: detail.into() }
     }
@@ -198,30 +206,47 @@ pub async fn act(db: &Db, actor: UserId, id: Uuid, action: SaleAction) -> Result
     .await
 }
 
-/// Adds units to an item, or takes away such as nobody has taken.
+/// Whether `units` fewer can be wished for as far as this database knows, and whether the inventory is to be asked first:
+/// it sells what is published and not over.
 ///
 /// # Errors
 /// The database.
-pub async fn restock(db: &Db, actor: UserId, id: Uuid, units: i64) -> Result<Change<SaleItem>, DbError> {
+pub async fn look_before_lowering(db: &Db, id: Uuid, units: i64) -> Result<Change<bool>, DbError> {
+    let conn = &mut *db.get().await?;
+    let item = items::table.find(id).select(ItemRow::as_select()).first(conn).await.optional()?;
+    let Some(item) = item else { return Ok(Change::NotFound) };
+    let Some(sale) = listing::find(conn, item.sale_id).await? else { return Ok(Change::NotFound) };
+    Ok(match restocked(&item, sale.state(), units) {
+        Ok(_) => Change::Done(sale.state() != SaleState::Draft),
+        Err(refused) => refused,
+    })
+}
+
+/// Adds units to an item, or takes away such as nobody has taken.
+///
+/// Units of an item that the inventory sells are taken away only after it has withdrawn them: it may have granted units
+/// that are not counted here yet. `epoch` is what it said it withdrew them in; 0 for an item that it was never loaded
+/// with. With a newer epoch the withdrawal is forgotten, and nothing is changed.
+///
+/// # Errors
+/// The database.
+pub async fn restock(
+    db: &Db,
+    actor: UserId,
+    id: Uuid,
+    units: i64,
+    epoch: Option<i64>,
+) -> Result<Change<SaleItem>, DbError> {
     db.transaction(move |conn| {
         async move {
             let Some((item, sale)) = lock_item(conn, id).await? else { return Ok(Change::NotFound) };
             let state = sale.state();
-            let total = item.total.saturating_add(units);
-            if state == SaleState::Ended {
-                return Ok(Change::NotAllowed(Refusal::new("The sale is over.")));
-            }
-            if total < item.taken {
-                let detail = format!(
-                    "units: {} units are taken; no more than {} can go.",
-                    item.taken,
-                    item.total - item.taken
-                );
-                return Ok(Change::NotAllowed(Refusal { field: Some("units"), detail }));
-            }
-            if total > STOCK_MAX {
-                let message = format!("must leave the total at {STOCK_MAX} or below; it is {}", item.total);
-                return Ok(Change::Invalid(InvalidField::new("units", message)));
+            let total = match restocked(&item, state, units) {
+                Ok(total) => total,
+                Err(refused) => return Ok(refused),
+            };
+            if epoch.is_some_and(|epoch| epoch != item.epoch) {
+                return Ok(Change::Overtaken);
             }
             let changed = diesel::update(items::table.find(id))
                 .set((items::total.eq(total), items::version.eq(items::version + 1)))
@@ -241,6 +266,27 @@ pub async fn restock(db: &Db, actor: UserId, id: Uuid, units: i64) -> Result<Cha
         .boxed()
     })
     .await
+}
+
+/// The total that a restock leads to, or why it is not possible.
+fn restocked<T>(item: &ItemRow, state: SaleState, units: i64) -> Result<i64, Change<T>> {
+    let total = item.total.saturating_add(units);
+    if state == SaleState::Ended {
+        return Err(Change::NotAllowed(Refusal::new("The sale is over.")));
+    }
+    if total < item.taken {
+        let detail = format!(
+            "units: {} units are taken; no more than {} can go.",
+            item.taken,
+            item.total - item.taken
+        );
+        return Err(Change::NotAllowed(Refusal { field: Some("units"), detail }));
+    }
+    if total > STOCK_MAX {
+        let message = format!("must leave the total at {STOCK_MAX} or below; it is {}", item.total);
+        return Err(Change::Invalid(InvalidField::new("units", message)));
+    }
+    Ok(total)
 }
 
 /// Why `action` is not possible now; `None` when it is.

@@ -36,6 +36,19 @@ pub struct Outside {
     pub callbacks: Arc<AtomicU32>,
     /// Books by item; without an entry it is 404.
     pub books: Arc<Mutex<HashMap<Uuid, Value>>>,
+    /// What is asked and answered about units that are to go.
+    pub withdrawals: Arc<Mutex<Withdrawals>>,
+}
+
+/// stock-service where totals are lowered.
+#[derive(Default)]
+pub struct Withdrawals {
+    /// What it answers, as JSON; without one it is 503.
+    pub answer: Option<Value>,
+    /// What it was asked, in order.
+    pub asked: Vec<Value>,
+    /// What was given back, in order.
+    pub returned: Vec<Value>,
 }
 
 impl Outside {
@@ -47,16 +60,25 @@ impl Outside {
             down: Arc::default(),
             callbacks: Arc::default(),
             books: Arc::default(),
+            withdrawals: Arc::default(),
         };
+        outside.inventory_says(json!({"outcome": "unknown_item"}));
         let data = web::Data::new(outside.clone());
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(data.clone())
                 .route("/api/v1/payments/sandbox/callback", web::post().to(callback))
                 .route("/internal/v1/items/{id}/books", web::get().to(books))
+                .route("/internal/v1/items/{id}/withdraw", web::post().to(withdraw))
+                .route("/internal/v1/items/{id}/withdraw/return", web::post().to(give_back))
         });
         tokio::spawn(server.workers(1).disable_signals().listen(listener).unwrap().run());
         outside
+    }
+
+    /// What the inventory answers from now on when it is asked to withdraw units.
+    pub fn inventory_says(&self, answer: Value) {
+        self.withdrawals.lock().unwrap().answer = Some(answer);
     }
 
     pub fn pass_on_to(&self, address: SocketAddr) {
@@ -92,6 +114,20 @@ async fn books(outside: web::Data<Outside>, request: HttpRequest, id: web::Path<
         Some(books) => HttpResponse::Ok().json(books),
         None => HttpResponse::NotFound().finish(),
     }
+}
+
+async fn withdraw(outside: web::Data<Outside>, wish: web::Json<Value>) -> HttpResponse {
+    let mut withdrawals = outside.withdrawals.lock().unwrap();
+    withdrawals.asked.push(wish.into_inner());
+    match &withdrawals.answer {
+        Some(answer) => HttpResponse::Ok().json(answer),
+        None => HttpResponse::ServiceUnavailable().finish(),
+    }
+}
+
+async fn give_back(outside: web::Data<Outside>, wish: web::Json<Value>) -> HttpResponse {
+    outside.withdrawals.lock().unwrap().returned.push(wish.into_inner());
+    HttpResponse::Ok().json(json!({"units": 0}))
 }
 
 impl Desk {

@@ -9,6 +9,7 @@ mod dead_letters;
 mod desk;
 mod expiry;
 mod inventory;
+mod lowering;
 mod outage;
 mod outbox;
 mod payments;

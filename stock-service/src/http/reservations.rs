@@ -109,7 +109,7 @@ pub async fn show(api: Data<Api>, order_id: Path<OrderId>) -> Result<Json<Reserv
 
 impl Api {
     /// A known item, or what to answer without one.
-    async fn item(&self, id: ItemId) -> Result<Arc<Item>, ReserveOutcome> {
+    pub(super) async fn item(&self, id: ItemId) -> Result<Arc<Item>, ReserveOutcome> {
         if let Some(item) = self.items.get(id) {
             return Ok(item);
         }

@@ -80,6 +80,8 @@ pub(super) struct Scripts {
     pub(super) books: Script,
     pub(super) find: Script,
     pub(super) close: Script,
+    pub(super) withdraw: Script,
+    pub(super) reclaim: Script,
     pub(super) lock_take: Script,
     pub(super) lock_release: Script,
 }
@@ -101,12 +103,14 @@ impl Scripts {
             books: Script::new("books", include_str!("../../lua/books.lua")),
             find: Script::new("find", include_str!("../../lua/find.lua")),
             close: Script::new("close", include_str!("../../lua/close.lua")),
+            withdraw: Script::new("withdraw", include_str!("../../lua/withdraw.lua")),
+            reclaim: Script::new("reclaim", include_str!("../../lua/reclaim.lua")),
             lock_take: Script::new("lock_take", include_str!("../../lua/lock_take.lua")),
             lock_release: Script::new("lock_release", include_str!("../../lua/lock_release.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 16] {
+    pub(super) fn all(&self) -> [&Script; 18] {
         [
             &self.reserve,
             &self.apply_order,
@@ -122,6 +126,8 @@ impl Scripts {
             &self.books,
             &self.find,
             &self.close,
+            &self.withdraw,
+            &self.reclaim,
             &self.lock_take,
             &self.lock_release,
         ]

@@ -17,4 +17,5 @@ mod script_reserve;
 mod stale_grants;
 mod starting;
 mod support;
+mod withdrawing;
 mod wrong_books;
