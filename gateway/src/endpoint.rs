@@ -79,7 +79,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether only admins may call it: what says so, and everything below [`ADMIN`] whatever it says.
+    /// Whether only admins may call it: what says so, and everything below `/api/v1/admin` whatever it says.
     pub fn needs_admin(&self) -> bool {
         self.access == Access::Admin || self.path.starts_with(ADMIN)
     }
