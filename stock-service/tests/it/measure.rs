@@ -1,4 +1,4 @@
-//! Measurements, run by hand: `./dev test -p stock-service -- --ignored --nocapture measure`.
+//! Measurements, run by hand, on a quiet machine: `./dev test --release -p stock-service how_long -- --ignored --nocapture`.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const FILL_STEP: usize = 5_000;
 
 /// The longest that any command of a load with this many unsettled orders keeps Redis busy.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./dev test --release -p stock-service how_long -- --ignored --nocapture"]
 async fn how_long_a_load_with_many_unsettled_orders_holds_up_redis() {
     const UNSETTLED: usize = 300_000;
     let shelf = Shelf::open(1_000_000, 5).await;
@@ -49,7 +49,7 @@ async fn how_long_a_load_with_many_unsettled_orders_holds_up_redis() {
 
 /// From the loss of all data of Redis to the first order that is accepted again.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./dev test --release -p stock-service how_long -- --ignored --nocapture"]
 async fn how_long_a_redis_that_lost_ten_thousand_holders_sells_nothing() {
     const HOLDERS: usize = 10_000;
     // As in config/default.toml, where the tests have others.
