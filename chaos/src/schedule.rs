@@ -212,7 +212,7 @@ impl Schedule {
         let replicas = if rng.random_bool(0.25) { 2 } else { 1 };
         let buyers = draw::buyers(rng, &shop, emptied);
         let (mut faults, mut crash_points) = (draw::faults(rng), draw::crash_points(rng));
-        if rng.random_bool(0.6) {
+        if rng.random_bool(0.75) {
             compound::add(rng, &mut faults, &mut crash_points);
         }
         let admin = draw::admin(rng, shop.goods.len(), emptied);

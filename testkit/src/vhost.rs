@@ -180,6 +180,15 @@ impl Vhost {
         self.delete(&path).await.expect("RabbitMQ deletes a queue");
     }
 
+    /// Deletes an exchange with all its bindings: who publishes to it has the channel closed.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let path = format!("exchanges/{}/{exchange}", self.name);
+        self.delete(&path).await.expect("RabbitMQ deletes an exchange");
+    }
+
     /// Deletes the bindings between an exchange and a queue: what is published there goes nowhere.
     ///
     /// # Panics
