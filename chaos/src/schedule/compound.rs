@@ -5,7 +5,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-use super::{Armed, PlannedFault};
+use super::{AdminAction, AdminStep, Armed, PlannedFault};
 use crate::fault::{Fault, Owner, Store};
 use crate::points::Action;
 
@@ -19,10 +19,15 @@ const UNBOUND_TIMES: u64 = 6;
 const UNBOUND_EVERY_MS: u64 = 80;
 
 /// Adds one of them, unless both stores would lose their data.
-pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut Vec<Armed>) {
+pub fn add(
+    rng: &mut StdRng,
+    faults: &mut Vec<PlannedFault>,
+    crash_points: &mut Vec<Armed>,
+    admin: &mut Vec<AdminStep>,
+) {
     let at_ms = rng.random_range(FROM_MS);
-    let mut plan = Plan { faults: Vec::new(), crash_points: Vec::new(), at_ms };
-    match rng.random_range(0..11) {
+    let mut plan = Plan { faults: Vec::new(), crash_points: Vec::new(), admin: Vec::new(), at_ms };
+    match rng.random_range(0..12) {
         0 => reservations_under_way_when_redis_is_lost(rng, &mut plan),
         1 => publishing_when_redis_is_lost(rng, &mut plan),
         2 => consumer_away_when_the_broker_is_lost(rng, &mut plan),
@@ -33,6 +38,7 @@ pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut 
         7 => commits_unheard(rng, &mut plan),
         8 => news_repeated(rng, &mut plan),
         9 => broker_refuses(rng, &mut plan),
+        10 => lowered_while_reservations_wait(rng, &mut plan),
         _ => load_interrupted(rng, &mut plan),
     }
     let loses = |faults: &[PlannedFault]| faults.iter().find_map(|planned| planned.fault.loses());
@@ -44,11 +50,14 @@ pub fn add(rng: &mut StdRng, faults: &mut Vec<PlannedFault>, crash_points: &mut 
     faults.sort_by_key(|planned| planned.at_ms);
     crash_points.append(&mut plan.crash_points);
     crash_points.sort_by_key(|armed| armed.at_ms);
+    admin.append(&mut plan.admin);
+    admin.sort_by_key(|step| step.at_ms);
 }
 
 struct Plan {
     faults: Vec<PlannedFault>,
     crash_points: Vec<Armed>,
+    admin: Vec<AdminStep>,
     at_ms: u64,
 }
 
@@ -127,6 +136,17 @@ fn commits_unheard(rng: &mut StdRng, plan: &mut Plan) {
         if rng.random_bool(0.7) {
             plan.arm("order-service", point, Action::Error, 3);
         }
+    }
+}
+
+/// order-service has reservations in hand and is slow, while an admin takes units away, one by one.
+fn lowered_while_reservations_wait(rng: &mut StdRng, plan: &mut Plan) {
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
+    plan.arm("order-service", order_service::crash_points::ORDER_BEGIN_AFTER, Action::Pause, 2);
+    let first_ms = plan.at_ms + rng.random_range(200..500);
+    for n in 0..8 {
+        let what = AdminAction::Restock { item: 0, units: -rng.random_range(1..=3) };
+        plan.admin.push(AdminStep { at_ms: first_ms + n * 150, what });
     }
 }
 
