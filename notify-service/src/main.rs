@@ -5,6 +5,10 @@ use common::telemetry::Metrics;
 use notify_service::{App, Settings};
 use tokio_util::sync::CancellationToken;
 
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid configuration")?;
