@@ -175,6 +175,8 @@ pub struct AdmissionSettings {
     pub batch_max: usize,
     /// Most calls in flight, per item.
     pub flights_max: usize,
+    /// Least time between two calls, per item, unless a call is full.
+    pub min_interval_ms: u64,
     /// Most orders a second that leave for stock-service; 0: as they come.
     pub per_second_max: u32,
 }
