@@ -1,11 +1,16 @@
 //! Entry point of the gateway. Wiring only: every decision lives in the library.
 
 use anyhow::Context as _;
+use common::command::{self, Command};
 use gateway::{App, Settings};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let command = Command::from_arguments(&[])?;
     let settings = Settings::load().context("invalid settings")?;
+    if command == Command::Health {
+        return command::health(&settings.http.ops_listener(&settings.ops)).await;
+    }
     let telemetry = common::telemetry::init("gateway", &settings.telemetry)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
