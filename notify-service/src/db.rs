@@ -78,6 +78,9 @@ pub enum DbError {
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
     pool_timeout: Duration,
+    connect_timeout: Duration,
+    /// Where connections are opened: an HTTP worker's own runtime ends with the server.
+    runtime: Handle,
 }
 
 impl Db {
@@ -101,7 +104,8 @@ impl Db {
         let url = settings.url.expose_secret();
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
         let pool = Pool::builder(manager).max_size(settings.pool_max).build().context("database pool")?;
-        Ok(Self { pool, pool_timeout: settings.pool_timeout() })
+        let (pool_timeout, runtime) = (settings.pool_timeout(), Handle::current());
+        Ok(Self { pool, pool_timeout, connect_timeout, runtime })
     }
 
     /// A connection from the pool.
@@ -109,9 +113,13 @@ impl Db {
     /// # Errors
     /// None within `database.pool_timeout_ms`.
     pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
-        match tokio::time::timeout(self.pool_timeout, self.pool.get()).await {
-            Ok(connection) => connection.map_err(DbError::Pool),
-            Err(_elapsed) => Err(DbError::PoolTimeout),
+        let (pool, patience) = (self.pool.clone(), self.pool_timeout + self.connect_timeout);
+        // In a task of its own: a connection that takes longer to open than anybody waits for one is there for whoever
+        // comes next. Otherwise each would begin from the beginning, and give up, for ever.
+        let getting = self.runtime.spawn(async move { tokio::time::timeout(patience, pool.get()).await });
+        match tokio::time::timeout(self.pool_timeout, getting).await {
+            Ok(Ok(Ok(connection))) => connection.map_err(DbError::Pool),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(DbError::PoolTimeout),
         }
     }
 

@@ -60,6 +60,7 @@ impl<T, F> Work<T> for F where
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
     wait: Duration,
+    connecting: Duration,
     committed: Arc<Notify>,
     /// Where transactions run: an HTTP worker's own runtime ends with the server, in the middle of one.
     runtime: Handle,
@@ -83,8 +84,9 @@ impl Db {
         let committed = Arc::new(Notify::new());
         let open = |size| {
             let pool = pool(settings, size)?;
-            let (wait, committed, runtime) = (settings.pool_wait(), committed.clone(), Handle::current());
-            anyhow::Ok(Self { pool, wait, committed, runtime })
+            let (wait, connecting) = (settings.pool_wait(), settings.connect_timeout());
+            let (committed, runtime) = (committed.clone(), Handle::current());
+            anyhow::Ok(Self { pool, wait, connecting, committed, runtime })
         };
         Ok(Pools { requests: open(settings.pool_size)?, background: open(settings.background_pool_size)? })
     }
@@ -94,9 +96,14 @@ impl Db {
     /// # Errors
     /// None became free, or none could be opened, in time.
     pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
-        match tokio::time::timeout(self.wait, self.pool.get()).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(DbError::Busy),
+        let (pool, patience) = (self.pool.clone(), self.wait + self.connecting);
+        // In a task of its own: a connection that takes longer to open than anybody waits for one is there for whoever
+        // comes next. Otherwise each would begin from the beginning, and give up, for ever.
+        let getting = self.runtime.spawn(async move { tokio::time::timeout(patience, pool.get()).await });
+        match tokio::time::timeout(self.wait, getting).await {
+            Ok(Ok(Ok(connection))) => Ok(connection?),
+            Ok(Err(_)) => Err(DbError::Panicked),
+            Ok(Ok(Err(_))) | Err(_) => Err(DbError::Busy),
         }
     }
 

@@ -51,6 +51,17 @@ fn permissions() -> Vec<Permission> {
         .collect()
 }
 
+/// What a broker counts over all its virtual hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokerCounts {
+    /// Connections that have ended since it was started.
+    pub connections_closed: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Channels now.
+    pub channels: u64,
+}
+
 impl Vhost {
     /// Creates an empty virtual host and a user that may do everything in it.
     ///
@@ -143,6 +154,21 @@ impl Vhost {
         }
     }
 
+    /// What the whole broker counts, on a node of the test's own.
+    ///
+    /// # Panics
+    /// If RabbitMQ does not answer.
+    pub async fn broker_counts(&self) -> BrokerCounts {
+        tokio::time::sleep(STATISTICS_INTERVAL).await;
+        let overview = self.call(Method::GET, "overview", None).await.expect("RabbitMQ gives an overview");
+        let count = |group: &str, name: &str| overview[group][name].as_u64().unwrap_or(0);
+        BrokerCounts {
+            connections_closed: count("churn_rates", "connection_closed"),
+            connections: count("object_totals", "connections"),
+            channels: count("object_totals", "channels"),
+        }
+    }
+
     /// Makes the broker unreachable for this test: closes every connection and refuses new ones until
     /// [`Vhost::unblock`]. Messages stay.
     ///
@@ -178,6 +204,15 @@ impl Vhost {
     pub async fn delete_queue(&self, queue: &str) {
         let path = format!("queues/{}/{queue}", self.name);
         self.delete(&path).await.expect("RabbitMQ deletes a queue");
+    }
+
+    /// Deletes an exchange with all its bindings: who publishes to it has the channel closed.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let path = format!("exchanges/{}/{exchange}", self.name);
+        self.delete(&path).await.expect("RabbitMQ deletes an exchange");
     }
 
     /// Deletes the bindings between an exchange and a queue: what is published there goes nowhere.
