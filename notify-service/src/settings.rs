@@ -55,6 +55,8 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// The same with the role that owns the tables, for migrations; empty: `url`.
     pub migration_url: SecretString,
+    /// Whether this process migrates when it starts; if not, it waits for who does.
+    pub migrate_at_start: bool,
     /// Connections, at most.
     pub pool_max: usize,
     /// Most time to wait for a connection from the pool, in milliseconds.

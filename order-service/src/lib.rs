@@ -15,6 +15,7 @@ pub mod gauges;
 pub mod http;
 pub mod inventory;
 pub mod machine;
+pub mod once;
 pub mod orders;
 pub mod outbox;
 pub mod payments;

@@ -58,6 +58,8 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// The same with the role that owns the tables, for migrations; empty: `url`.
     pub migration_url: SecretString,
+    /// Whether this process migrates when it starts; if not, it waits for who does.
+    pub migrate_at_start: bool,
     /// Most connections of this process for requests.
     pub pool_size: usize,
     /// Most connections of this process for background work.

@@ -8,6 +8,7 @@ mod cache;
 mod catalogue;
 mod challenge;
 mod client_ip;
+mod compatibility;
 mod connections;
 mod desync;
 mod document;

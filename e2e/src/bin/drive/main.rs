@@ -5,6 +5,7 @@ mod demo;
 mod line;
 mod load;
 mod open_sale;
+mod storm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Load(load::Arguments),
     /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
     Line(line::Arguments),
+    /// Plays the storm: everybody a final and true answer, exactly the stock.
+    Storm(storm::Arguments),
     /// Checks the books of every sale, or of one.
     Audit(audit::Arguments),
 }
@@ -46,6 +49,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&client, arguments).await,
         Command::Load(arguments) => load::run(&client, arguments).await,
         Command::Line(arguments) => line::run(&client, arguments).await,
+        Command::Storm(arguments) => storm::run(&client, arguments).await,
         Command::Audit(arguments) => audit::run(&client, arguments).await,
     }
 }
