@@ -21,7 +21,8 @@ Trying it
   demo [options]       play a flash sale against the running instance, check the books
   load [options]       measure it (built with optimisation; use with `up --release`)
   audit [options]      check the books of every sale
-  line [options]       play a sale with a waiting room with people and bots, and check that it was fair
+  line [options]       play a sale with a waiting room with 10,000 people and 2,000 bots, and check that it was fair;
+                       some two minutes, five at most; a report in .dev/reports/line.json
 
 Working on it
   test [arguments]     all tests on real servers of their own; arguments go to cargo test:

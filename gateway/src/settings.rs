@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::api::inventory::RESERVE_BATCH_MAX;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret,
+    check_secret, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use url::Url;
 
 pub use protection::{
     BreakerSettings, Bucket, CidrList, ConcurrencySettings, IpLimits, LimitSettings, RedisSettings,
-    UserLimits,
+    RetrySettings, UserLimits, VelocitySettings,
 };
 
 /// Prefix of the environment variables.
@@ -69,6 +69,10 @@ pub struct Settings {
     pub waits: WaitSettings,
     /// Token buckets.
     pub limits: LimitSettings,
+    /// Retries that would be refused.
+    pub retries: RetrySettings,
+    /// Orders, accounts and devices over time.
+    pub velocity: VelocitySettings,
     /// Waiting rooms.
     pub line: LineSettings,
     /// Work before a place or an order.
@@ -281,6 +285,9 @@ impl Settings {
                 check_secret(key, secret, self.profile)?;
             }
         }
+        if !self.redis.url.expose_secret().is_empty() {
+            check_store("redis.url", &self.redis.url, self.profile)?;
+        }
         for (key, bits) in [
             ("challenge.difficulty_bits", self.challenge.difficulty_bits),
             ("challenge.hard_bits", self.challenge.hard_bits),
@@ -322,6 +329,7 @@ impl Settings {
             ("line.presence_ms", self.line.presence_ms),
             ("line.people_max", self.line.people_max.into()),
             ("challenge.ttl_ms", self.challenge.ttl_ms),
+            ("velocity.window_ms", self.velocity.window_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];

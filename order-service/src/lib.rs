@@ -6,9 +6,11 @@
 pub mod app;
 pub mod audit;
 pub mod audit_log;
+pub mod blocks;
 pub mod crash_points;
 pub mod db;
 pub mod dead_letters;
+pub mod erasure;
 pub mod error;
 pub mod expiry;
 pub mod gauges;

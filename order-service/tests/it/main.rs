@@ -5,6 +5,7 @@
 mod api;
 mod asking;
 mod audit;
+mod blocks;
 mod dead_letters;
 mod desk;
 mod expiry;
