@@ -94,7 +94,8 @@ pub(super) async fn alarms(count: u64) -> anyhow::Result<Outcome> {
     let sale = stage.open_sale((WAVE + PROBES) * count, 1).await?;
     let (item, mut promises) = (sale.items[0].id, Promises::default());
     let (mut refusals, mut recoveries) = (Vec::new(), Vec::new());
-    for (buyers, probes) in crowd.chunks(usize::try_from(WAVE)?).zip(probes.chunks(usize::try_from(PROBES)?)) {
+    for (buyers, probes) in crowd.chunks(usize::try_from(WAVE)?).zip(probes.chunks(usize::try_from(PROBES)?))
+    {
         let [cancels, probers @ ..] = probes else { break };
         let Probe::Open(_, order) = probe(&stage.client, cancels, item, Instant::now()).await? else { break };
         promises.accepted.insert(order);

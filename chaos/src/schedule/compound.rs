@@ -81,7 +81,12 @@ fn reservations_under_way_when_redis_is_lost(rng: &mut StdRng, plan: &mut Plan) 
     plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
     let slow = [points::ORDER_RECEIVE_AFTER, points::ORDER_BEGIN_AFTER, points::ORDER_COMMIT_BEFORE];
     // Now only the first batch, so that other queues are worked off meanwhile, now all of them.
-    plan.arm("order-service", slow.choose(rng).copied().unwrap_or(slow[0]), Action::Pause, rng.random_range(1..=3));
+    plan.arm(
+        "order-service",
+        slow.choose(rng).copied().unwrap_or(slow[0]),
+        Action::Pause,
+        rng.random_range(1..=3),
+    );
     plan.fault(rng.random_range(200..700), 100, lose_redis(rng));
 }
 

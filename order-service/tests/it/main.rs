@@ -16,6 +16,7 @@ mod payments;
 mod placing;
 mod proxy;
 mod refunds;
+mod releasing;
 mod sales;
 mod sandbox;
 mod support;
