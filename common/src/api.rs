@@ -4,6 +4,7 @@
 //! describes them in its OpenAPI document, and `order.*` events carry one of them.
 
 pub mod admin;
+pub mod blocks;
 pub mod filter;
 pub mod inventory;
 

@@ -26,6 +26,8 @@ Trying it
 Working on it
   test [arguments]     all tests on real servers of their own; arguments go to cargo test:
                        ./dev test -p stock-service sold_out -- --nocapture
+  microbench [name...] what the hot pieces cost by themselves: batcher, envelope, scripts (Redis' CPU by batch size),
+                       pipeline (orders a second from a full queue to Postgres)
   chaos [options]      fault campaign: seeded schedules of faults against services and stores of their own, every
                        promise checked; a report in .dev/reports/chaos.json; fails if anything was found
      --schedules <n>   how many (20), from --seed <s> (1) on; one that fails is replayed by its seed

@@ -148,7 +148,7 @@ fn state(
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
-        limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
+        limits: Limits::new(&settings.limits, exempt(settings), store.clone(), tasks),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
         challenges: Challenges::new(&settings.challenge, settings.door_secrets(), store.clone()),

@@ -175,6 +175,8 @@ pub struct AdmissionSettings {
     pub batch_max: usize,
     /// Most calls in flight, per item.
     pub flights_max: usize,
+    /// Least time between two calls, per item, unless a call is full.
+    pub min_interval_ms: u64,
     /// Most orders a second that leave for stock-service; 0: as they come.
     pub per_second_max: u32,
 }
@@ -213,6 +215,8 @@ pub struct LineSettings {
     pub admit_per_second: u32,
     /// Admissions not used yet, in percent of the units on offer.
     pub oversubscribe_percent: u32,
+    /// How long an admission that is not used keeps a unit from others.
+    pub hold_ms: u64,
     /// How long an admission is good.
     pub token_ttl_ms: u64,
     /// How long one who does not ask counts as there.
@@ -313,6 +317,7 @@ impl Settings {
             ("wechat.timeout_ms", self.wechat.timeout_ms),
             ("line.admit_per_second", self.line.admit_per_second.into()),
             ("line.oversubscribe_percent", self.line.oversubscribe_percent.into()),
+            ("line.hold_ms", self.line.hold_ms),
             ("line.token_ttl_ms", self.line.token_ttl_ms),
             ("line.presence_ms", self.line.presence_ms),
             ("line.people_max", self.line.people_max.into()),

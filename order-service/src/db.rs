@@ -236,11 +236,12 @@ async fn open_patiently(
 }
 
 /// Bounds of every session. Plans are made for the actual values: a generic plan made while the table was new reads
-/// all of it in the per-user guard.
+/// all of it in the per-user guard. No statement here runs long enough to be worth compiling, which takes half a second
+/// of CPU and begins as soon as a plan looks expensive, even if it is never executed.
 fn session_setup(settings: &DatabaseSettings) -> String {
     format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; \
-         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan",
+         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan; SET jit = off",
         settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
     )
 }

@@ -77,6 +77,8 @@ pub struct ReserveSettings {
     pub queue_max: usize,
     /// Most batches of one item in flight.
     pub flights_max: usize,
+    /// Least time between two batches of one item, unless a batch is full.
+    pub min_interval_ms: u64,
     /// Most scripts in flight over all items.
     pub scripts_max: usize,
     /// Most orders of one user of one item ever.

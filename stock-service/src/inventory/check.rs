@@ -115,10 +115,7 @@ impl Inventory {
                 call.arg(alarms).arg(why);
             })
             .await?;
-        match value {
-            Value::Int(news) => Ok(news == 1),
-            _ => Err(StoreError::Garbled(script.name)),
-        }
+        if let Value::Int(news) = value { Ok(news == 1) } else { Err(StoreError::Garbled(script.name)) }
     }
 }
 

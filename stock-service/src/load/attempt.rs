@@ -26,8 +26,8 @@ use crate::keys::{Purpose, lock};
 use crate::orders::{Orders, OrdersError, StockAnswer};
 use crate::planted::{REBUILD_IGNORES_ORDERS, REBUILD_WITHOUT_TOMBSTONES};
 use crate::settings::{CatalogueSettings, RetireSettings};
-use crate::upkeep::UpkeepError;
 use crate::stock::{ORDERS_PER_CALL_MAX, Offer, OrderState, REQUESTS_PER_CALL_MAX};
+use crate::upkeep::UpkeepError;
 
 /// How long a lock outlives a loader that died.
 const LOCK_TIME: Duration = Duration::from_secs(2);
