@@ -59,8 +59,7 @@ pub fn p2_conserved(evidence: &Evidence) -> Vec<String> {
         evidence.books.provider.iter().map(|entry| entry.payment_id).collect();
     // One whose beginning was committed and not answered may never have got to the provider: no money has moved.
     let moved = |payment: &&PaymentRow| !matches!(payment.status.as_str(), "started" | "failed");
-    for payment in evidence.books.payments.iter().filter(moved).filter(|payment| !known.contains(&payment.id))
-    {
+    for payment in evidence.books.payments.iter().filter(moved).filter(|payment| !known.contains(&payment.id)) {
         found.push(format!("the provider does not know {payment:?}"));
     }
     found
