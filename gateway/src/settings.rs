@@ -273,21 +273,7 @@ impl Settings {
     /// # Errors
     /// Names the first key that does not fit.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
-        self.check_tokens()?;
-        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
-            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
-        }
-        for (key, secret) in
-            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
-        {
-            if !secret.expose_secret().is_empty() {
-                check_secret(key, secret, self.profile)?;
-            }
-        }
-        if !self.redis.url.expose_secret().is_empty() {
-            check_store("redis.url", &self.redis.url, self.profile)?;
-        }
+        self.check_secrets()?;
         for (key, bits) in [
             ("challenge.difficulty_bits", self.challenge.difficulty_bits),
             ("challenge.hard_bits", self.challenge.hard_bits),
@@ -345,6 +331,26 @@ impl Settings {
             Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// What must not be guessed: secrets that are set, and passwords of stores.
+    fn check_secrets(&self) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.check_tokens()?;
+        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
+            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
+        }
+        for (key, secret) in
+            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
+        {
+            if !secret.expose_secret().is_empty() {
+                check_secret(key, secret, self.profile)?;
+            }
+        }
+        if !self.redis.url.expose_secret().is_empty() {
+            check_store("redis.url", &self.redis.url, self.profile)?;
+        }
+        Ok(())
     }
 
     /// Tokens need a key: ours, or the provider's. Ours is needed for whatever is issued here.

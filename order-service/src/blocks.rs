@@ -252,10 +252,13 @@ pub async fn version(conn: &mut AsyncPgConnection) -> Result<i64, DbError> {
 /// # Errors
 /// The database.
 pub async fn in_force(conn: &mut AsyncPgConnection) -> Result<BlockList, DbError> {
-    let rows: Vec<(String, String, Option<DateTime<Utc>>, DateTime<Utc>)> = blocks::table
-        .select((blocks::kind, blocks::value, blocks::expires_at, now.into_sql::<Timestamptz>()))
-        .load(conn)
-        .await?;
+    let query = blocks::table.select((
+        blocks::kind,
+        blocks::value,
+        blocks::expires_at,
+        now.into_sql::<Timestamptz>(),
+    ));
+    let rows = query.load::<(String, String, Option<DateTime<Utc>>, DateTime<Utc>)>(conn).await?;
     let mut items = Vec::with_capacity(rows.len());
     for (kind, value, expires_at, at) in rows {
         let left_ms = expires_at.map(|end| (end - at).num_milliseconds());
