@@ -5,6 +5,7 @@
 pub mod audit_log;
 mod connect;
 pub mod deliveries;
+pub mod erasure;
 pub mod events;
 pub mod queue;
 pub mod retention;
