@@ -19,7 +19,7 @@ lint_command() {
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
         shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary} \
-            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/make-secrets deploy/check/{changed,release}
+            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/{make-secrets,copy-store-files} deploy/check/{changed,release}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi
