@@ -9,6 +9,8 @@ lint_command() {
     on_exit true
     say "formatting"
     run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
+    # Images are built with what is locked.
+    cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock does not fit the manifests" "cargo metadata >/dev/null puts it right; commit it"
     say "clippy"
     run cargo clippy --workspace --all-targets -- -D warnings
     say "documentation"
