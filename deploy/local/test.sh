@@ -57,7 +57,7 @@ test_choose() {
     (($# > 0)) || return 0
     local package
     for package; do
-        [[ -e $ROOT/$package/Cargo.toml ]] || die "there is no package $package in this workspace"
+        [[ -e $ROOT/$package/Cargo.toml || -e $ROOT/k8s/$package/Cargo.toml ]] || die "there is no package $package in this workspace"
     done
     CHOICE=(--tests --config "target.'cfg(all())'.runner = ['$ROOT/deploy/local/run-test-binary']")
     export STAMPEDE_TEST_PACKAGES=$*

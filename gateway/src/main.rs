@@ -10,6 +10,10 @@ use gateway::{App, Settings, openapi};
 /// Prints the document of the whole API, and needs no settings.
 const OPENAPI: &str = "openapi";
 
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&[OPENAPI])?;

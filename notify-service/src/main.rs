@@ -6,6 +6,10 @@ use common::telemetry::Metrics;
 use notify_service::{App, Settings, db};
 use tokio_util::sync::CancellationToken;
 
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&["migrate"])?;

@@ -4,6 +4,7 @@
 //! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
 
 pub mod app;
+pub mod archive;
 pub mod audit;
 pub mod audit_log;
 pub mod blocks;

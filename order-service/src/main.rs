@@ -5,6 +5,10 @@ use common::command::{self, Command};
 use common::telemetry::Metrics;
 use order_service::{App, Settings, once};
 
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&once::COMMANDS)?;

@@ -48,6 +48,8 @@ pub struct Settings {
     pub asking: AskingSettings,
     /// Giving it back.
     pub refunds: RefundSettings,
+    /// Old orders as files.
+    pub archive: ArchiveSettings,
 }
 
 /// The orders database.
@@ -99,6 +101,16 @@ impl DatabaseSettings {
     pub fn pool_wait(&self) -> Duration {
         Duration::from_millis(self.pool_wait_ms)
     }
+}
+
+/// Old orders as files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSettings {
+    /// Where they go; empty: nowhere.
+    pub folder: String,
+    /// Days after the end of a sale.
+    pub after_days: u16,
 }
 
 /// Turning reservations into orders.
