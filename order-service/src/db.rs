@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 pub mod schema;
+mod schema_version;
 pub mod statement;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use diesel_async::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::Instrument as _;
@@ -184,6 +185,15 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
     Pool::builder(manager).max_size(size).build().context("database pool")
 }
 
+/// Makes sure that the database has the schema of this version: brings it there, or, where another process does that,
+/// waits for it.
+///
+/// # Errors
+/// As [`migrate`], and as [`schema_version::wait`].
+pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
+}
+
 /// Brings the database to the schema of this version; instances that start together do it once.
 ///
 /// # Errors
@@ -191,7 +201,7 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let work = async {
         // Not from the pool: migrations may take longer than a statement is allowed to.
-        let mut conn = open_patiently(settings).await?;
+        let mut conn = open_patiently(settings, settings.migration_url()).await?;
         conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
         // The lock ends with the connection, also if this fails.
         let mut harness = AsyncMigrationHarness::new(conn);
@@ -208,10 +218,13 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
 }
 
 /// A connection without the bounds of a session.
-async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection, ConnectionError> {
+async fn open_patiently(
+    settings: &DatabaseSettings,
+    url: &SecretString,
+) -> Result<AsyncPgConnection, ConnectionError> {
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
-        let url = settings.migration_url().expose_secret().to_owned();
+        let url = url.expose_secret().to_owned();
         match open(url, String::new(), (settings.connect_timeout(), MIGRATION_TIMEOUT)).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");
@@ -223,11 +236,12 @@ async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection
 }
 
 /// Bounds of every session. Plans are made for the actual values: a generic plan made while the table was new reads
-/// all of it in the per-user guard.
+/// all of it in the per-user guard. No statement here runs long enough to be worth compiling, which takes half a second
+/// of CPU and begins as soon as a plan looks expensive, even if it is never executed.
 fn session_setup(settings: &DatabaseSettings) -> String {
     format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; \
-         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan",
+         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan; SET jit = off",
         settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
     )
 }

@@ -93,7 +93,8 @@ impl Item {
     /// Whether nobody can buy it any more, as far as is known: then there is no hurry to load it.
     pub fn is_over(&self, now_ms: i64) -> bool {
         let ended_here = |figures: &Figures| figures.state == "ended" || figures.ends_ms <= now_ms;
-        self.ends_ms.load(Ordering::Relaxed) <= now_ms || self.last.lock().figures.as_ref().is_some_and(ended_here)
+        self.ends_ms.load(Ordering::Relaxed) <= now_ms
+            || self.last.lock().figures.as_ref().is_some_and(ended_here)
     }
 
     /// The last figures; of a closed item, those from before.

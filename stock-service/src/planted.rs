@@ -70,7 +70,8 @@ pub struct InScript {
     pub wrong: &'static str,
 }
 
-const WITHDRAWN: &str = "redis.call('HSET', KEYS[1], 'available', available - moved, 'withheld', withheld + moved,
+const WITHDRAWN: &str =
+    "redis.call('HSET', KEYS[1], 'available', available - moved, 'withheld', withheld + moved,
   'withdrawn', withdrawn + moved)";
 const APPLIED_ONCE: &str = "  if hold and hold.version >= order.version then
     return UNCHANGED

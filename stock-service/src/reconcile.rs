@@ -138,7 +138,8 @@ impl Reconciler {
             let orders = self.loader.orders.lookup(item.id, &ids).await?;
             orders.iter().map(|order| (order.order_id, OrderState::from(order))).collect()
         };
-        let behind = |(id, hold): &&(OrderId, Hold)| hold.version > known.get(id).map_or(0, |order| order.version);
+        let behind =
+            |(id, hold): &&(OrderId, Hold)| hold.version > known.get(id).map_or(0, |order| order.version);
         let lost = holds.iter().filter(behind).count();
         if lost > 0 {
             tracing::error!(item.id = %item.id, orders = lost, "order-service does not know orders as it has reported them");

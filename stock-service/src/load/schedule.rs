@@ -172,7 +172,10 @@ mod tests {
     use super::in_turn;
 
     fn names(due: &[(bool, &'static str)], running: &[bool], parallel_max: usize) -> Vec<&'static str> {
-        in_turn(due.to_vec(), running.iter().copied(), parallel_max).into_iter().map(|(_, name)| name).collect()
+        in_turn(due.to_vec(), running.iter().copied(), parallel_max)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect()
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod audit;
 mod demo;
 mod line;
 mod open_sale;
+mod storm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
     Line(line::Arguments),
+    /// Plays the storm: everybody a final and true answer, exactly the stock.
+    Storm(storm::Arguments),
     /// Checks the books of every sale, or of one.
     Audit(audit::Arguments),
 }
@@ -42,6 +45,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::OpenSale => open_sale::run(&client).await,
         Command::Demo(arguments) => demo::run(&client, arguments).await,
         Command::Line(arguments) => line::run(&client, arguments).await,
+        Command::Storm(arguments) => storm::run(&client, arguments).await,
         Command::Audit(arguments) => audit::run(&client, arguments).await,
     }
 }

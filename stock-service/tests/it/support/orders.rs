@@ -316,10 +316,19 @@ impl FakeOrders {
     /// Goes back to that.
     pub fn restore(&self, backup: &Backup) {
         let mut books = self.books.lock();
-        books.items = backup.items.iter().map(|(id, (definition, epoch))| {
-            let item = FakeItem { definition: definition.clone(), epoch: *epoch, token: Uuid::nil(), fenced: *epoch };
-            (*id, item)
-        }).collect();
+        books.items = backup
+            .items
+            .iter()
+            .map(|(id, (definition, epoch))| {
+                let item = FakeItem {
+                    definition: definition.clone(),
+                    epoch: *epoch,
+                    token: Uuid::nil(),
+                    fenced: *epoch,
+                };
+                (*id, item)
+            })
+            .collect();
         books.orders = backup.orders.clone();
     }
 
