@@ -8,6 +8,7 @@ mod books;
 mod broker_trouble;
 mod contention;
 mod kill_all;
+mod load;
 mod poison;
 mod postgres_outage;
 mod rabbitmq_wipes;
@@ -18,8 +19,9 @@ mod retries;
 mod rolling_restarts;
 mod rush;
 mod stage;
+mod upgrades;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -40,9 +42,17 @@ pub struct Arguments {
     /// Where drills leave a line each.
     #[arg(long, default_value = ".dev/reports/drills.json")]
     drill_report: PathBuf,
+    #[command(flatten)]
+    releases: upgrades::Releases,
 }
 
 impl Arguments {
+    /// This drill, so often, with a report at `drill_report`.
+    pub fn of(drill: Drill, count: u64, drill_report: PathBuf) -> Self {
+        let drill = vec![drill.name().to_owned()];
+        Self { drill, count: Some(count), drill_report, releases: upgrades::Releases::default() }
+    }
+
     /// Runs the drills that are asked for. True: no promise was broken; `None`: none is asked for.
     ///
     /// # Errors
@@ -56,7 +66,7 @@ impl Arguments {
         let mut ended = Vec::new();
         for drill in &drills {
             let began = Instant::now();
-            let result = match drill.run(self.count, git_hash, &self.drill_report).await {
+            let result = match drill.run(self, git_hash).await {
                 Ok(true) => "passed",
                 Ok(false) => "FAILED",
                 Err(error) => {
@@ -77,7 +87,9 @@ impl Arguments {
 
     fn wanted(&self) -> anyhow::Result<Vec<Drill>> {
         if self.drill.iter().any(|name| name == "all") {
-            return Ok(Drill::value_variants().to_vec());
+            // Not the one that needs the binaries of another release.
+            let all = Drill::value_variants().iter().filter(|drill| **drill != Drill::Upgrades);
+            return Ok(all.copied().collect());
         }
         let named = |name: &String| Drill::from_str(name, false).map_err(|error| anyhow::anyhow!(error));
         self.drill.iter().map(named).collect()
@@ -115,6 +127,8 @@ pub enum Drill {
     TwoRebuilders,
     /// An answer is lost, the world changes, and the same key is asked again.
     Retries,
+    /// The last release is replaced by this one under load, service by service, in every order.
+    Upgrades,
 }
 
 impl Drill {
@@ -135,6 +149,7 @@ impl Drill {
             Self::EndOfSaleAndOrder => "end-of-sale-and-order",
             Self::TwoRebuilders => "two-rebuilders",
             Self::Retries => "retries",
+            Self::Upgrades => "upgrades",
         }
     }
 
@@ -150,15 +165,16 @@ impl Drill {
             Self::RestockAndSellOut | Self::EndOfSaleAndOrder => 10,
             Self::TwoRebuilders => 20,
             Self::Retries => 50,
+            Self::Upgrades => 24,
         }
     }
 
-    /// Does it, prints how it went, and appends the outcome to the file `report`. True: no promise was broken.
+    /// Does it, prints how it went, and appends the outcome to the report. True: no promise was broken.
     ///
     /// # Errors
     /// It could not be done to its end, or the report cannot be written.
-    pub async fn run(self, count: Option<u64>, git_hash: &str, report: &Path) -> anyhow::Result<bool> {
-        let count = count.unwrap_or_else(|| self.default_count());
+    async fn run(self, arguments: &Arguments, git_hash: &str) -> anyhow::Result<bool> {
+        let count = arguments.count.unwrap_or_else(|| self.default_count());
         report::say(&format!("drill {}, {count} times", self.name()));
         let began = Instant::now();
         let outcome = match self {
@@ -176,12 +192,13 @@ impl Drill {
             Self::EndOfSaleAndOrder => contention::end_of_sale(count).await,
             Self::TwoRebuilders => contention::two_rebuilders(count).await,
             Self::Retries => retries::run(count).await,
+            Self::Upgrades => upgrades::run(count, &arguments.releases).await,
         };
         let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
         outcome.git_hash = git_hash.to_owned();
         outcome.took_s = began.elapsed().as_secs();
         outcome.print();
-        outcome.append_to(report)?;
+        outcome.append_to(&arguments.drill_report)?;
         Ok(outcome.passed())
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod blocks;
+pub mod erasure;
 pub mod filter;
 pub mod inventory;
 

@@ -42,7 +42,7 @@ compose_test_command() {
     compose_run --profile scale up --detach --no-build
     compose_await gateway gateway-2
     compose_drive storm
-    compose_run run --rm --no-deps order-service reconcile || die "the books differ"
+    compose_run run --rm --no-deps -T order-service reconcile || die "the books differ"
     compose_backlog
     say "taking it down"
     compose_run --profile scale --profile observe down --volumes --remove-orphans --timeout 60
@@ -184,10 +184,11 @@ compose_backlog() {
     compose_await_metric 'count(up == 1) >= 8' 90
     local postgres value query
     postgres=$(compose_run ps --quiet postgres)
+    "$(target_folder)/drive" load --seconds 30 --buyers 2000 --connections 64 --env-file "$COMPOSE_DIR/drive.env" >"$COMPOSE_DIR/load" 2>&1 &
+    sleep 12 # It opens a sale first, which needs Postgres.
     docker pause "$postgres" >/dev/null
-    "$(target_folder)/drive" load --seconds 8 --env-file "$COMPOSE_DIR/drive.env" >"$COMPOSE_DIR/load" 2>&1 &
     query='sum(max by (partition) (reservations_waiting))'
-    if ! compose_await_metric "$query > 0" 40; then
+    if ! compose_await_metric "$query > 20" 60; then
         docker unpause "$postgres" >/dev/null
         die "Prometheus shows no backlog"
     fi

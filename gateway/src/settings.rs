@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::api::inventory::RESERVE_BATCH_MAX;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret,
+    check_secret, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use url::Url;
 
 pub use protection::{
     BreakerSettings, Bucket, CidrList, ConcurrencySettings, IpLimits, LimitSettings, RedisSettings,
-    UserLimits,
+    RetrySettings, UserLimits, VelocitySettings,
 };
 
 /// Prefix of the environment variables.
@@ -69,6 +69,10 @@ pub struct Settings {
     pub waits: WaitSettings,
     /// Token buckets.
     pub limits: LimitSettings,
+    /// Retries that would be refused.
+    pub retries: RetrySettings,
+    /// Orders, accounts and devices over time.
+    pub velocity: VelocitySettings,
     /// Waiting rooms.
     pub line: LineSettings,
     /// Work before a place or an order.
@@ -269,18 +273,7 @@ impl Settings {
     /// # Errors
     /// Names the first key that does not fit.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
-        self.check_tokens()?;
-        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
-            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
-        }
-        for (key, secret) in
-            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
-        {
-            if !secret.expose_secret().is_empty() {
-                check_secret(key, secret, self.profile)?;
-            }
-        }
+        self.check_secrets()?;
         for (key, bits) in [
             ("challenge.difficulty_bits", self.challenge.difficulty_bits),
             ("challenge.hard_bits", self.challenge.hard_bits),
@@ -322,6 +315,7 @@ impl Settings {
             ("line.presence_ms", self.line.presence_ms),
             ("line.people_max", self.line.people_max.into()),
             ("challenge.ttl_ms", self.challenge.ttl_ms),
+            ("velocity.window_ms", self.velocity.window_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
@@ -337,6 +331,26 @@ impl Settings {
             Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// What must not be guessed: secrets that are set, and passwords of stores.
+    fn check_secrets(&self) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.check_tokens()?;
+        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
+            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
+        }
+        for (key, secret) in
+            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
+        {
+            if !secret.expose_secret().is_empty() {
+                check_secret(key, secret, self.profile)?;
+            }
+        }
+        if !self.redis.url.expose_secret().is_empty() {
+            check_store("redis.url", &self.redis.url, self.profile)?;
+        }
+        Ok(())
     }
 
     /// Tokens need a key: ours, or the provider's. Ours is needed for whatever is issued here.

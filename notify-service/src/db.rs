@@ -5,6 +5,7 @@
 pub mod audit_log;
 mod connect;
 pub mod deliveries;
+pub mod erasure;
 pub mod events;
 pub mod queue;
 pub mod retention;
@@ -180,7 +181,7 @@ async fn connect_patiently(
 /// waits for it.
 ///
 /// # Errors
-/// As [`migrate`], and as [`schema_version::wait`].
+/// As [`migrate`]; or nobody migrated it in time.
 pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
     if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
 }

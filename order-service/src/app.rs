@@ -69,6 +69,7 @@ impl App {
             },
             sandbox: http::sandbox::Sandbox(notifier),
             books: books(&settings)?,
+            keep_hours: settings.outbox.keep_hours,
         };
         let server =
             Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;

@@ -1,22 +1,24 @@
-//! What the binary does once and ends: migrating before a release, and comparing the books on a schedule.
+//! What the binary does once and ends: migrating before a release; comparing the books and archiving on a schedule.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
-use crate::app;
 use crate::db::{self, Db};
 use crate::http::audit;
 use crate::sales::listing;
 use crate::settings::Settings;
+use crate::{app, archive};
 
 /// The commands, as arguments of the binary.
-pub const COMMANDS: [&str; 2] = [MIGRATE, RECONCILE];
+pub const COMMANDS: [&str; 3] = [MIGRATE, RECONCILE, ARCHIVE];
 /// Brings the database to the schema of this version.
 const MIGRATE: &str = "migrate";
 /// Compares both stores' books of every published sale, and fails if they differ.
 const RECONCILE: &str = "reconcile";
+/// Writes the orders of sales that have been over for long into files.
+const ARCHIVE: &str = "archive";
 
 /// Most time for the books of one sale.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,6 +35,12 @@ pub async fn run(command: &str, settings: &Settings) -> anyhow::Result<()> {
     match command {
         MIGRATE => db::migrate(&settings.database).await,
         RECONCILE => reconcile(settings).await,
+        ARCHIVE => {
+            let db = Db::connect(&settings.database)?.background;
+            let written = archive::run(&db, &settings.archive).await?;
+            tracing::info!(sales = written, "archived what is due");
+            Ok(())
+        }
         other => bail!("no such command: {other}"),
     }
 }

@@ -25,11 +25,12 @@ mod vhost;
 mod wait;
 
 pub use database::Database;
+pub use environment::schemathesis;
 pub use postgres::PostgresServer;
 pub use rabbitmq::RabbitNode;
 pub use redis::{Redis, RedisCopy};
 pub use services::{Services, Stores};
-pub use vhost::{BrokerCounts, Vhost};
+pub use vhost::Vhost;
 pub use wait::eventually;
 
 /// Makes ring the process-wide TLS provider, which every `reqwest` client needs before it can be built.

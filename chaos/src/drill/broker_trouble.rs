@@ -6,6 +6,8 @@ use anyhow::bail;
 use common::ids::ItemId;
 use common::problem::OUTCOME_HEADER;
 use e2e::crowd::Buyer;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use reqwest::StatusCode;
 use serde_json::json;
 use testkit::{Database, RabbitNode, Redis, Stores};
@@ -23,8 +25,8 @@ const BEFORE: u64 = 40;
 const AT_ONCE: usize = 16;
 /// Between two times that every connection is closed: services have just come back.
 const BETWEEN_CLOSES: Duration = Duration::from_millis(250);
-/// Channels that may be more in the end than in the beginning: publishers keep some idle.
-const CHANNELS_MORE_MAX: u64 = 128;
+/// Open files of all services that may be more in the end: connections of pools and of clients, opened when needed.
+const FILES_MORE_MAX: u64 = 200;
 /// How long the alarm lasts.
 const ALARM: Duration = Duration::from_secs(2);
 /// How long buyers may hang before they are refused up front.
@@ -45,12 +47,36 @@ async fn start() -> anyhow::Result<(RabbitNode, Stage)> {
     Ok((node, stage))
 }
 
+/// What services have open.
+struct Open {
+    /// Connections to the broker.
+    connections: u64,
+    /// Files and sockets.
+    files: u64,
+}
+
+impl Open {
+    fn now(stage: &Stage, node: &RabbitNode) -> Self {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let to_broker = format!(":{:04X}", node.amqp_port());
+        let established = |line: &&str| {
+            let mut fields = line.split_whitespace().skip(2);
+            let (remote, state) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            remote.ends_with(&to_broker) && state == "01"
+        };
+        let services = &stage.world.services;
+        let pids = services.names().into_iter().filter_map(|name| services.pid(&name));
+        let files = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as u64;
+        Self { connections: sockets.lines().filter(established).count() as u64, files: pids.map(files).sum() }
+    }
+}
+
 /// `count` connections are lost in all.
 pub(super) async fn closes(count: u64) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::new("broker-closes", count);
     let (node, stage) = start().await?;
     let vhost = node.vhost();
-    let before = vhost.broker_counts().await;
+    let (before, open_before) = (vhost.connections_closed().await, Open::now(&stage, &node));
     let waves = (count / 100).clamp(1, 10);
     let crowd = stage.buyers("buyer", WAVE * waves).await?;
     let sale = stage.open_sale(WAVE * waves, 1).await?;
@@ -64,24 +90,23 @@ pub(super) async fn closes(count: u64) -> anyhow::Result<Outcome> {
                 sleep(BETWEEN_CLOSES).await;
                 rounds += 1;
             }
-            lost = vhost.broker_counts().await.connections_closed - before.connections_closed;
+            lost = vhost.connections_closed().await - before;
         }
         promises.add(wave.end().await?);
         say(&format!("  {lost}/{count} connections lost, {} orders accepted", promises.accepted.len()));
     }
     books::settle(&stage, sale.id, &promises, &mut outcome).await?;
     books::nothing_parked(&stage, &mut outcome).await?;
-    let after = vhost.broker_counts().await;
+    let open_after = Open::now(&stage, &node);
     outcome.figure("connections_lost", lost);
     outcome.figure("times_all_were_closed", rounds);
-    outcome.figure("connections_before", before.connections);
-    outcome.figure("connections_after", after.connections);
-    outcome.figure("channels_before", before.channels);
-    outcome.figure("channels_after", after.channels);
-    outcome.require(
-        after.connections <= before.connections && after.channels <= before.channels + CHANNELS_MORE_MAX,
-        format_args!("connections or channels leak: {before:?}, {after:?}"),
-    );
+    outcome.figure("connections_before", open_before.connections);
+    outcome.figure("connections_after", open_after.connections);
+    outcome.figure("files_before", open_before.files);
+    outcome.figure("files_after", open_after.files);
+    let leaks = open_after.connections > open_before.connections
+        || open_after.files > open_before.files + FILES_MORE_MAX;
+    outcome.require(!leaks, "connections or open files of services became more");
     Ok(outcome)
 }
 
@@ -143,22 +168,31 @@ pub(super) async fn alarms(count: u64) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Buyers ask, one after the other, until one is told that nothing was done, instead of being left to wait. Returns those
+/// Buyers ask, one every [`PAUSE`], until one is told that nothing was done, instead of being left to wait. Returns those
 /// who have asked, who may have been granted something.
 async fn refused_up_front<'a>(
     stage: &Stage,
     probers: &'a [Buyer],
     item: ItemId,
 ) -> anyhow::Result<&'a [Buyer]> {
+    let mut asking = FuturesUnordered::new();
     for (n, prober) in probers.iter().enumerate() {
-        let asked = timeout(ASK_TIMEOUT, stage.client.order(&prober.token, item, "probe", 1)).await;
-        if let Ok(Ok(answer)) = asked
-            && answer.status == StatusCode::SERVICE_UNAVAILABLE
-            && answer.header(OUTCOME_HEADER) == Some("none")
-        {
-            return Ok(&probers[..=n]);
+        asking.push(timeout(ASK_TIMEOUT, stage.client.order(&prober.token, item, "probe", 1)));
+        let next = sleep(PAUSE);
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                () = &mut next => break,
+                Some(asked) = asking.next() => {
+                    if let Ok(Ok(answer)) = asked
+                        && answer.status == StatusCode::SERVICE_UNAVAILABLE
+                        && answer.header(OUTCOME_HEADER) == Some("none")
+                    {
+                        return Ok(&probers[..=n]);
+                    }
+                }
+            }
         }
-        sleep(PAUSE).await;
     }
     bail!("{} buyers asked in an alarm, and none was refused up front", probers.len())
 }

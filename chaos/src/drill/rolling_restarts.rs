@@ -1,17 +1,15 @@
 //! Every replica of every service is stopped and started again, one after the other, under load. Nobody notices.
 
-mod load;
 mod streams;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::load::Load;
 use self::streams::Streams;
 use super::Outcome;
 use super::books::{self, Promises};
+use super::load::Load;
 use super::report::{milliseconds, say};
 use super::stage::Stage;
 
@@ -67,6 +65,3 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     books::nothing_parked(&stage, &mut outcome).await?;
     Ok(outcome)
 }
-
-/// A shared list that stays short.
-type Few = Arc<parking_lot::Mutex<Vec<String>>>;

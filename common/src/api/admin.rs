@@ -299,6 +299,8 @@ pub struct Erasure {
     pub blocks_kept: u64,
     /// Notices of the user's event stream that were deleted.
     pub events_erased: u64,
+    /// Such notices that are less than a day old: the same news may come again.
+    pub events_kept: u64,
     /// Webhook messages that name the user and are still to be delivered or kept for a while.
     pub webhook_messages_kept: u64,
 }

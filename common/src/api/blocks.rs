@@ -24,18 +24,3 @@ pub struct Blocked {
     /// Milliseconds; `None`: until it is lifted.
     pub expires_in_ms: Option<u64>,
 }
-
-/// What an erasure came to in one service.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrdersErased {
-    /// See [`super::admin::Erasure::orders_erased`].
-    pub orders_erased: u64,
-    /// See [`super::admin::Erasure::orders_kept`].
-    pub orders_kept: u64,
-    /// See [`super::admin::Erasure::audit_entries_erased`].
-    pub audit_entries_erased: u64,
-    /// See [`super::admin::Erasure::dead_letters_kept`].
-    pub dead_letters_kept: u64,
-    /// See [`super::admin::Erasure::blocks_kept`].
-    pub blocks_kept: u64,
-}

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod crashes;
+mod door;
+mod fuzz_api;
 mod idempotency;
 mod input;
 mod lifecycle;
@@ -13,3 +15,4 @@ mod races;
 mod storm;
 mod support;
 mod told;
+mod weak_secrets;

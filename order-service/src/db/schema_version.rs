@@ -26,10 +26,7 @@ struct Applied {
 /// # Errors
 /// The database cannot be reached, or nobody migrated it in time; the message says what is missing.
 pub async fn wait(settings: &DatabaseSettings) -> anyhow::Result<()> {
-    let migrations =
-        MigrationSource::<Pg>::migrations(&MIGRATIONS).map_err(|error| anyhow::anyhow!(error))?;
-    let wanted: Vec<String> =
-        migrations.iter().map(|migration| migration.name().version().to_string()).collect();
+    let wanted = wanted()?;
     let mut connection = open_patiently(settings, &settings.url).await.context("connecting to Postgres")?;
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
@@ -43,6 +40,13 @@ pub async fn wait(settings: &DatabaseSettings) -> anyhow::Result<()> {
         tracing::warn!(?missing, "waiting for the database to be migrated");
         tokio::time::sleep(STARTUP_RETRY).await;
     }
+}
+
+/// The migrations of this version.
+fn wanted() -> anyhow::Result<Vec<String>> {
+    let migrations =
+        MigrationSource::<Pg>::migrations(&MIGRATIONS).map_err(|error| anyhow::anyhow!(error))?;
+    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
 }
 
 /// The migrations that were not made yet: all of them, where there is not even the table of what was made.
