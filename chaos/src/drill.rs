@@ -47,6 +47,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// This drill, so often, with a report at `drill_report`.
+    pub fn of(drill: Drill, count: u64, drill_report: PathBuf) -> Self {
+        let drill = vec![drill.name().to_owned()];
+        Self { drill, count: Some(count), drill_report, releases: upgrades::Releases::default() }
+    }
+
     /// Runs the drills that are asked for. True: no promise was broken; `None`: none is asked for.
     ///
     /// # Errors

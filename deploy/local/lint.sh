@@ -9,6 +9,8 @@ lint_command() {
     on_exit true
     say "formatting"
     run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
+    # Images are built with what is locked.
+    cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock does not fit the manifests" "cargo metadata >/dev/null puts it right; commit it"
     say "clippy"
     run cargo clippy --workspace --all-targets -- -D warnings
     say "documentation"
@@ -19,7 +21,7 @@ lint_command() {
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
         shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary} \
-            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/make-secrets deploy/check/{changed,release}
+            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/{make-secrets,copy-store-files} deploy/check/{changed,release}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi

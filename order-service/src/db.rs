@@ -189,7 +189,7 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
 /// waits for it.
 ///
 /// # Errors
-/// As [`migrate`], and as [`schema_version::wait`].
+/// As [`migrate`]; or nobody migrated it in time.
 pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
     if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
 }

@@ -1,9 +1,8 @@
-//! Drives a running Stampede: what `./dev demo`, `./dev load` and `./dev audit` run.
+//! Drives a running Stampede: what `./dev demo`, `./dev line` and `./dev audit` run.
 
 mod audit;
 mod demo;
 mod line;
-mod load;
 mod open_sale;
 mod storm;
 
@@ -30,8 +29,6 @@ enum Command {
     OpenSale,
     /// Plays a flash sale: buyers rush, winners pay or lapse, the books are checked.
     Demo(demo::Arguments),
-    /// Places orders as fast as they are accepted, or at a given rate, and reports what was reached.
-    Load(load::Arguments),
     /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
     Line(line::Arguments),
     /// Plays the storm: everybody a final and true answer, exactly the stock.
@@ -47,7 +44,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::OpenSale => open_sale::run(&client).await,
         Command::Demo(arguments) => demo::run(&client, arguments).await,
-        Command::Load(arguments) => load::run(&client, arguments).await,
         Command::Line(arguments) => line::run(&client, arguments).await,
         Command::Storm(arguments) => storm::run(&client, arguments).await,
         Command::Audit(arguments) => audit::run(&client, arguments).await,
