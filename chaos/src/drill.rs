@@ -60,14 +60,15 @@ impl Arguments {
         let mut ended = Vec::new();
         for drill in &drills {
             let began = Instant::now();
-            let result = match drill.run_between(self.count, git_hash, &self.drill_report, &self.releases).await {
-                Ok(true) => "passed",
-                Ok(false) => "FAILED",
-                Err(error) => {
-                    report::say(&format!("{} could not be done: {error:#}", drill.name()));
-                    "COULD NOT BE DONE"
-                }
-            };
+            let result =
+                match drill.run_between(self.count, git_hash, &self.drill_report, &self.releases).await {
+                    Ok(true) => "passed",
+                    Ok(false) => "FAILED",
+                    Err(error) => {
+                        report::say(&format!("{} could not be done: {error:#}", drill.name()));
+                        "COULD NOT BE DONE"
+                    }
+                };
             ended.push((drill.name(), result, began.elapsed().as_secs()));
         }
         if ended.len() > 1 {
