@@ -29,8 +29,8 @@ pub struct Shop {
 impl Shop {
     /// `answers_max`: it closes a connection after so many answers without saying so.
     pub async fn open(stalled: bool, answers_max: usize) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
         let (stalled, stall) = watch::channel(stalled);
         let connections = Arc::<AtomicUsize>::default();
         let count = connections.clone();
@@ -81,7 +81,7 @@ pub fn plan(address: SocketAddr, in_flight_max: usize, threads: usize) -> Arc<Pl
 /// One step from now on.
 pub fn step(pace: Pace, hold: Duration) -> Step {
     let begin = Instant::now();
-    Step { pace, begin, hold, recorder: Arc::new(Recorder::new(begin + hold).unwrap()) }
+    Step { pace, begin, hold, recorder: Arc::new(Recorder::new(begin + hold).expect("a recorder")) }
 }
 
 /// Waits until `holds`.
@@ -96,6 +96,6 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 /// Waits until the engine has done everything.
 pub async fn end(engine: Engine, step: &Step) -> Totals {
     until("every request has come to something", || engine.is_finished()).await;
-    engine.join().unwrap();
-    step.recorder.totals().unwrap()
+    engine.join().expect("the threads did their work");
+    step.recorder.totals().expect("totals")
 }

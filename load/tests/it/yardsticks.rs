@@ -19,7 +19,10 @@ async fn the_bare_handler_gives_the_bytes_of_the_refusal() {
         let answer = connection.exchange(request.as_bytes()).await.unwrap();
         assert_eq!(answer.outcome, Outcome::Refused(Code::SoldOut));
         let text = String::from_utf8(connection.last_answer().to_vec()).unwrap();
-        assert!(text.ends_with("{\"code\":\"sold_out\"}") && text.contains("application/problem+json"), "{text}");
+        assert!(
+            text.ends_with("{\"code\":\"sold_out\"}") && text.contains("application/problem+json"),
+            "{text}"
+        );
     }
     std::fs::remove_file(&file).unwrap();
 }
