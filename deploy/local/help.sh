@@ -19,7 +19,15 @@ Running Stampede on this machine
 
 Trying it
   demo [options]       play a flash sale against the running instance, check the books
-  load [options]       measure it (built with optimisation; use with `up --release`)
+  load [options]       measure it, open loop: arrivals by the clock, latency from when they were due; ends with the audit,
+                       writes .dev/reports/load.json and load.html (use with `up --release`)
+     --steps 1000,..   arrivals a second, step by step (1000,2000,5000,10000); --hold-s <s> for each (30)
+     --mix <who>       buyers, browsers, bots, sold-out or all
+     --find-peak       closed loops with 64, 256 and 1,024 connections; --connections <n> for one of them
+     --cores 0,1       holds the system and the tool to these cores; --tool-cores 2,3 the tool to others
+     --overload        ten times the peak for 60 s, with a verdict on each promise
+     --slowloris <n>   goodput with and without n slow connections
+     --help            the rest
   audit [options]      check the books of every sale
   line [options]       play a sale with a waiting room with 10,000 people and 2,000 bots, and check that it was fair;
                        some two minutes, five at most; a report in .dev/reports/line.json
@@ -29,6 +37,9 @@ Working on it
                        ./dev test -p stock-service sold_out -- --nocapture
   microbench [name...] what the hot pieces cost by themselves: batcher, envelope, scripts (Redis' CPU by batch size),
                        pipeline (orders a second from a full queue to Postgres)
+  bench [options]      ratios on an instance of its own, on two cores: a bare handler, the classic design, our refusal, our
+                       order; a report in .dev/reports/bench.json
+     --rounds <n>      how many (5), of --round-s <s> (8) for each of the four; --cores 0,1 others than the first two
   chaos [options]      fault campaign: seeded schedules of faults against services and stores of their own, every
                        promise checked; a report in .dev/reports/chaos.json; fails if anything was found
      --schedules <n>   how many (20), from --seed <s> (1) on; one that fails is replayed by its seed
