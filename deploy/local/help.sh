@@ -12,6 +12,7 @@ Running Stampede on this machine
      --keep            with the data of the last time
      --replicas <n>    n processes of each service (1 to 9)
      --release         optimised build, for measuring
+     --observe         with Prometheus (rules, alerts) and a collector of traces
   status               each part: process, address, readiness; fails if a part is dead or not ready
   logs [-f] [name...]  the last lines of the logs; -f follows them
   restart [name...]    start a part again on the same data; no name: all that have died
@@ -21,6 +22,7 @@ Trying it
   demo [options]       play a flash sale against the running instance, check the books
   load [options]       measure it (built with optimisation; use with `up --release`)
   audit [options]      check the books of every sale
+  trace                place one order and show its trace, hop by hop (with `up --observe`)
   line [options]       play a sale with a waiting room with people and bots, and check that it was fair
 
 Working on it
@@ -37,9 +39,10 @@ Working on it
      --without <guard> one guard taken away: the shortest way to what it keeps from happening
   fuzz-api [--cases n] requests made from /openapi.json (Schemathesis) against the running instance; fails if an answer
                        is not a documented one
-  lint                 formatting, clippy, documentation, licences, shell scripts
+  lint                 formatting, clippy, documentation, licences, shell scripts, alert rules
 
-Parts: postgres redis rabbitmq stock-service order-service notify-service gateway (replicas: gateway-2 ...).
+Parts: postgres redis rabbitmq stock-service order-service notify-service gateway (replicas: gateway-2 ...),
+with --observe also prometheus collector.
 Everything lives in .dev/: env (addresses and secrets), pids/<name>, logs/<name>.log.
 A service's settings can be given to `up` in the environment: ORDER_SERVICE__TELEMETRY__LOG=debug ./dev up
 END

@@ -24,6 +24,7 @@ pub mod language;
 pub mod limits;
 pub mod line;
 pub mod listing;
+pub mod measures;
 pub mod newer_problem;
 pub mod openapi;
 pub mod order_status;
@@ -39,4 +40,5 @@ pub mod token;
 pub mod wechat;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

@@ -6,7 +6,7 @@ use gateway::{App, Settings};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid settings")?;
-    let telemetry = common::telemetry::init("gateway", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("gateway", &settings.telemetry, gateway::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use common::failpoint::Injected;
 use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use metrics::gauge;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
@@ -81,6 +82,18 @@ pub struct Db {
 }
 
 impl Db {
+    /// Tells how the pool is used.
+    pub fn count_connections(&self) {
+        let status = self.pool.status();
+        let gauges = [
+            (gauge!("database_pool_connections"), status.size),
+            (gauge!("database_pool_available"), status.available),
+            (gauge!("database_pool_waiting"), status.waiting),
+            (gauge!("database_pool_size_max"), status.max_size),
+        ];
+        gauges.iter().for_each(|(gauge, count)| gauge.set(*count as f64));
+    }
+
     /// A pool that connects when first used.
     ///
     /// # Errors

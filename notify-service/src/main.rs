@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid configuration")?;
-    let telemetry = common::telemetry::init("notify-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("notify-service", &settings.telemetry, notify_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

@@ -15,6 +15,7 @@ pub mod gauges;
 pub mod http;
 pub mod inventory;
 pub mod machine;
+pub mod measures;
 pub mod orders;
 pub mod outbox;
 pub mod payments;
@@ -27,4 +28,5 @@ pub mod transitions;
 pub mod watch;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

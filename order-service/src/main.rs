@@ -7,7 +7,7 @@ use order_service::{App, Settings};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::load().context("invalid configuration")?;
-    let telemetry = common::telemetry::init("order-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("order-service", &settings.telemetry, order_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
 
     let result = run(settings, telemetry.metrics()).await;

@@ -17,6 +17,7 @@ pub mod inventory;
 pub mod items;
 pub mod keys;
 pub mod load;
+pub mod measures;
 pub mod orders;
 pub mod planted;
 pub mod reconcile;
@@ -24,8 +25,10 @@ pub mod relay;
 pub mod reserve;
 pub mod settings;
 pub mod stock;
+pub mod units;
 pub mod upkeep;
 pub mod watch;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

@@ -1,10 +1,12 @@
 //! Drives a running Stampede: what `./dev demo`, `./dev load` and `./dev audit` run.
 
 mod audit;
+mod collect;
 mod demo;
 mod line;
 mod load;
 mod open_sale;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +35,10 @@ enum Command {
     Load(load::Arguments),
     /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
     Line(line::Arguments),
+    /// Receives traces and logs of the services, and keeps the last of them.
+    Collect(collect::Arguments),
+    /// Places one order and shows its trace.
+    Trace(trace::Arguments),
     /// Checks the books of every sale, or of one.
     Audit(audit::Arguments),
 }
@@ -40,12 +46,14 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let client = Client::new(Environment::read(&arguments.env_file)?.gateways()?)?;
+    let client = || Client::new(Environment::read(&arguments.env_file)?.gateways()?);
     match arguments.command {
-        Command::OpenSale => open_sale::run(&client).await,
-        Command::Demo(arguments) => demo::run(&client, arguments).await,
-        Command::Load(arguments) => load::run(&client, arguments).await,
-        Command::Line(arguments) => line::run(&client, arguments).await,
-        Command::Audit(arguments) => audit::run(&client, arguments).await,
+        Command::OpenSale => open_sale::run(&client()?).await,
+        Command::Demo(arguments) => demo::run(&client()?, arguments).await,
+        Command::Load(arguments) => load::run(&client()?, arguments).await,
+        Command::Line(arguments) => line::run(&client()?, arguments).await,
+        Command::Trace(arguments) => trace::run(&client()?, arguments).await,
+        Command::Collect(arguments) => collect::run(arguments).await,
+        Command::Audit(arguments) => audit::run(&client()?, arguments).await,
     }
 }
