@@ -88,7 +88,7 @@ fn add(report: &mut CampaignReport, schedule: &Schedule, result: anyhow::Result<
         Ok(ran) => {
             report.operations += ran.operations;
             report.accepted += ran.accepted;
-            report.faults += schedule.faults.len() + ran.reached.len();
+            report.faults += ran.injected + ran.reached.len();
             *report.fault_counts.entry("crash_point".to_owned()).or_default() += ran.reached.len();
             let violations = ran.violations();
             let word = if violations.is_empty() { "ok  " } else { "FAIL" };

@@ -182,6 +182,12 @@ impl ClientLog {
         written.0.push(op);
     }
 
+    /// Begins an operation, which is added when what is returned goes away: also if whoever waits for it is stopped,
+    /// because what was sent may have an effect all the same.
+    pub fn begin_op(&self, op: Op) -> PendingOp {
+        PendingOp { op, log: self.clone() }
+    }
+
     /// Adds an event that has just come.
     pub fn write_event(&self, event: StreamEvent) {
         self.written.lock().1.push(event);
@@ -191,6 +197,21 @@ impl ClientLog {
     pub fn history(&self) -> History {
         let (ops, events) = self.written.lock().clone();
         History { began: self.began_wall, ops, events }
+    }
+}
+
+/// An operation that is not over.
+#[derive(Debug)]
+pub struct PendingOp {
+    /// What is known of it so far.
+    pub op: Op,
+    log: ClientLog,
+}
+
+impl Drop for PendingOp {
+    fn drop(&mut self) {
+        self.op.t1 = self.log.now();
+        self.log.write(self.op.clone());
     }
 }
 
@@ -206,4 +227,43 @@ pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> anyhow::Result<()
     }
     file.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_operation_whose_client_is_stopped_is_written_down_all_the_same() {
+        let log = ClientLog::begin();
+        let op = Op {
+            op: 0,
+            process: 0,
+            f: Function::Reserve,
+            user: "ann".to_owned(),
+            item: None,
+            qty: 1,
+            key: None,
+            t0: 0,
+            t1: 0,
+            http: None,
+            code: None,
+            hdr: BTreeMap::new(),
+            rid: None,
+            answered: None,
+            state: None,
+            version: None,
+            forgery: None,
+            kind: Outcome::Info,
+            note: None,
+        };
+        let pending = log.begin_op(op);
+        let client = tokio::spawn(async move {
+            let _pending = pending;
+            std::future::pending::<()>().await;
+        });
+        client.abort();
+        client.await.unwrap_err();
+        assert_eq!(log.history().ops.len(), 1);
+    }
 }

@@ -5,8 +5,10 @@
 //! stores, and appends one line of JSON to a report.
 
 mod books;
+mod broker_trouble;
 mod contention;
 mod kill_all;
+mod load;
 mod poison;
 mod postgres_outage;
 mod rabbitmq_wipes;
@@ -17,8 +19,10 @@ mod retries;
 mod rolling_restarts;
 mod rush;
 mod stage;
+mod upgrades;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -29,26 +33,60 @@ pub use self::report::{Bound, Outcome, Recovery};
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)] // Its name is another one's already.
 pub struct Arguments {
-    /// Run this drill instead of schedules.
-    #[arg(long)]
-    drill: Option<Drill>,
+    /// Run this drill instead of schedules (several: commas between; `all`: each of them, one after the other).
+    #[arg(long, value_name = "NAMES|all", value_delimiter = ',')]
+    drill: Vec<String>,
     /// How often the drill does its worst; each has a default.
     #[arg(long, requires = "drill")]
     count: Option<u64>,
     /// Where drills leave a line each.
     #[arg(long, default_value = ".dev/reports/drills.json")]
     drill_report: PathBuf,
+    #[command(flatten)]
+    releases: upgrades::Releases,
 }
 
 impl Arguments {
-    /// Runs the drill that is asked for. True: no promise was broken; `None`: none is asked for.
+    /// Runs the drills that are asked for. True: no promise was broken; `None`: none is asked for.
     ///
     /// # Errors
-    /// As [`Drill::run`].
+    /// There is no such drill, or the report cannot be written.
     pub async fn run(&self, git_hash: &str) -> anyhow::Result<Option<bool>> {
-        let Some(drill) = self.drill else { return Ok(None) };
+        let drills = self.wanted()?;
+        if drills.is_empty() {
+            return Ok(None);
+        }
         testkit::init();
-        drill.run(self.count, git_hash, &self.drill_report).await.map(Some)
+        let mut ended = Vec::new();
+        for drill in &drills {
+            let began = Instant::now();
+            let result = match drill.run(self, git_hash).await {
+                Ok(true) => "passed",
+                Ok(false) => "FAILED",
+                Err(error) => {
+                    report::say(&format!("{} could not be done: {error:#}", drill.name()));
+                    "COULD NOT BE DONE"
+                }
+            };
+            ended.push((drill.name(), result, began.elapsed().as_secs()));
+        }
+        if ended.len() > 1 {
+            report::say("");
+            for (name, result, took_s) in &ended {
+                report::say(&format!("  {name:<24} {result}, {took_s} s"));
+            }
+        }
+        Ok(Some(ended.iter().all(|(_, result, _)| *result == "passed")))
+    }
+
+    fn wanted(&self) -> anyhow::Result<Vec<Drill>> {
+        if self.drill.iter().any(|name| name == "all") {
+            // Not the one that needs the binaries of another release.
+            let all = Drill::value_variants().iter().filter(|drill| **drill != Drill::Upgrades);
+            return Ok(all.copied().collect());
+        }
+        let named = |name: &String| Drill::from_str(name, false).map_err(|error| anyhow::anyhow!(error));
+        self.drill.iter().map(named).collect()
     }
 }
 
@@ -59,6 +97,10 @@ pub enum Drill {
     RedisLosses,
     /// A broker of its own loses everything in mid-sale.
     RabbitmqWipes,
+    /// A broker of its own closes connections without end.
+    BrokerCloses,
+    /// A broker of its own raises its memory alarm in mid-sale.
+    BrokerAlarms,
     /// Postgres is killed and stays away in mid-sale.
     PostgresOutage,
     /// Every process and every store is killed at once.
@@ -79,6 +121,8 @@ pub enum Drill {
     TwoRebuilders,
     /// An answer is lost, the world changes, and the same key is asked again.
     Retries,
+    /// The last release is replaced by this one under load, service by service, in every order.
+    Upgrades,
 }
 
 impl Drill {
@@ -87,6 +131,8 @@ impl Drill {
         match self {
             Self::RedisLosses => "redis-losses",
             Self::RabbitmqWipes => "rabbitmq-wipes",
+            Self::BrokerCloses => "broker-closes",
+            Self::BrokerAlarms => "broker-alarms",
             Self::PostgresOutage => "postgres-outage",
             Self::KillAll => "kill-all",
             Self::Races => "races",
@@ -97,6 +143,7 @@ impl Drill {
             Self::EndOfSaleAndOrder => "end-of-sale-and-order",
             Self::TwoRebuilders => "two-rebuilders",
             Self::Retries => "retries",
+            Self::Upgrades => "upgrades",
         }
     }
 
@@ -107,23 +154,28 @@ impl Drill {
             Self::RabbitmqWipes | Self::RollingRestarts => 20,
             Self::PostgresOutage | Self::Races | Self::Poison => 10_000,
             Self::KillAll => 3,
-            Self::SameKeyTwoGateways => 1_000,
+            Self::SameKeyTwoGateways | Self::BrokerCloses => 1_000,
+            Self::BrokerAlarms => 5,
             Self::RestockAndSellOut | Self::EndOfSaleAndOrder => 10,
             Self::TwoRebuilders => 20,
             Self::Retries => 50,
+            Self::Upgrades => 24,
         }
     }
 
-    /// Does it, prints how it went, and appends the outcome to the file `report`. True: no promise was broken.
+    /// Does it, prints how it went, and appends the outcome to the report. True: no promise was broken.
     ///
     /// # Errors
     /// It could not be done to its end, or the report cannot be written.
-    pub async fn run(self, count: Option<u64>, git_hash: &str, report: &Path) -> anyhow::Result<bool> {
-        let count = count.unwrap_or_else(|| self.default_count());
+    async fn run(self, arguments: &Arguments, git_hash: &str) -> anyhow::Result<bool> {
+        let count = arguments.count.unwrap_or_else(|| self.default_count());
         report::say(&format!("drill {}, {count} times", self.name()));
+        let began = Instant::now();
         let outcome = match self {
             Self::RedisLosses => redis_losses::run(count).await,
             Self::RabbitmqWipes => rabbitmq_wipes::run(count).await,
+            Self::BrokerCloses => broker_trouble::closes(count).await,
+            Self::BrokerAlarms => broker_trouble::alarms(count).await,
             Self::PostgresOutage => postgres_outage::run(count).await,
             Self::KillAll => kill_all::run(count).await,
             Self::Races => races::run(count).await,
@@ -134,11 +186,13 @@ impl Drill {
             Self::EndOfSaleAndOrder => contention::end_of_sale(count).await,
             Self::TwoRebuilders => contention::two_rebuilders(count).await,
             Self::Retries => retries::run(count).await,
+            Self::Upgrades => upgrades::run(count, &arguments.releases).await,
         };
         let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
         outcome.git_hash = git_hash.to_owned();
+        outcome.took_s = began.elapsed().as_secs();
         outcome.print();
-        outcome.append_to(report)?;
+        outcome.append_to(&arguments.drill_report)?;
         Ok(outcome.passed())
     }
 }

@@ -48,6 +48,8 @@ pub struct Facts {
     pub deaths: Vec<String>,
     /// Lines of logs that must not be there.
     pub log_findings: Vec<String>,
+    /// Where stock-service found its own books wrong and closed a gate.
+    pub books_wrong: Vec<String>,
     /// The users whose streams were followed.
     pub listeners: Vec<String>,
     /// What a webhook's receiver got.

@@ -9,6 +9,7 @@ mod draw;
 mod inventory;
 mod process;
 
+use common::topology::Exchange;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
@@ -77,6 +78,11 @@ pub enum Fault {
         exchange: String,
         /// Its name.
         queue: String,
+    },
+    /// An exchange is deleted, and every binding of it.
+    DeleteExchange {
+        /// Its name.
+        exchange: String,
     },
     /// The broker closes every connection, again and again.
     CloseBrokerConnections {
@@ -168,6 +174,10 @@ impl Fault {
             | Self::SpoilKey => Some(Store::Redis),
             // A message that reaches one of two queues is not returned to its publisher.
             Self::WipeBroker | Self::DeleteQueue { .. } | Self::DeleteBinding { .. } => Some(Store::Broker),
+            // Without its exchange every reservation is returned: nothing that was accepted is lost.
+            Self::DeleteExchange { exchange } => {
+                (exchange != Exchange::Stock.name()).then_some(Store::Broker)
+            }
             Self::Kill { .. }
             | Self::Freeze { .. }
             | Self::Restart { .. }
@@ -205,6 +215,7 @@ impl Fault {
             Self::WipeBroker => "broker_wipe",
             Self::DeleteQueue { .. } => "broker_queue_deleted",
             Self::DeleteBinding { .. } => "broker_binding_deleted",
+            Self::DeleteExchange { .. } => "broker_exchange_deleted",
             Self::CloseBrokerConnections { .. } => "broker_connections_closed",
             Self::BlockBroker => "broker_blocked",
             Self::FullQueues => "broker_queues_full",
@@ -240,6 +251,7 @@ impl Fault {
             Self::DeleteBinding { exchange, queue } => {
                 world.services.vhost().delete_bindings(exchange, queue).await;
             }
+            Self::DeleteExchange { exchange } => world.services.vhost().delete_exchange(exchange).await,
             Self::CloseBrokerConnections { times } => broker::close_connections(world, *times).await,
             Self::BlockBroker => world.services.vhost().block().await,
             Self::FullQueues => world.services.vhost().limit_queues(broker::WORK_QUEUES, 0).await,
@@ -283,6 +295,7 @@ impl Fault {
             | Self::WipeBroker
             | Self::DeleteQueue { .. }
             | Self::DeleteBinding { .. }
+            | Self::DeleteExchange { .. }
             | Self::CloseBrokerConnections { .. }
             | Self::CloseDatabaseConnections { .. } => {}
         }

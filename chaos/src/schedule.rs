@@ -212,10 +212,10 @@ impl Schedule {
         let replicas = if rng.random_bool(0.25) { 2 } else { 1 };
         let buyers = draw::buyers(rng, &shop, emptied);
         let (mut faults, mut crash_points) = (draw::faults(rng), draw::crash_points(rng));
-        if rng.random_bool(0.6) {
-            compound::add(rng, &mut faults, &mut crash_points);
+        let mut admin = draw::admin(rng, shop.goods.len(), emptied);
+        if rng.random_bool(0.75) {
+            compound::add(rng, &mut faults, &mut crash_points, &mut admin);
         }
-        let admin = draw::admin(rng, shop.goods.len(), emptied);
         let poison = draw::poison(rng, seed);
         let reconcile_ms = if rng.random_bool(0.5) { 500 } else { 5_000 };
         Self { seed, replicas, shop, buyers, admin, faults, crash_points, poison, reconcile_ms }

@@ -4,6 +4,8 @@
 //! describes them in its OpenAPI document, and `order.*` events carry one of them.
 
 pub mod admin;
+pub mod blocks;
+pub mod erasure;
 pub mod filter;
 pub mod inventory;
 

@@ -6,12 +6,13 @@
 //! The wire: [`ids`], [`messages`], [`api`], [`problem`], [`topology`].
 //!
 //! The plumbing: [`settings`], [`telemetry`], [`shutdown`], [`health`], [`serve`], [`internal`], [`http_client`],
-//! [`amqp`], [`batcher`], [`failpoint`].
+//! [`amqp`], [`batcher`], [`failpoint`], [`command`].
 
 pub mod amqp;
 pub mod api;
 pub mod attentive;
 pub mod batcher;
+pub mod command;
 pub mod failpoint;
 pub mod health;
 pub mod http_client;

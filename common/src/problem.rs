@@ -26,6 +26,8 @@ pub enum Code {
     PlaceRequired,
     /// Solve the challenge in `challenge` and send the answer along.
     ChallengeRequired,
+    /// The account, the device or the network is on the block list.
+    Blocked,
     /// There is no such thing for this user.
     NotFound,
     /// The path exists, the method does not.
@@ -66,7 +68,9 @@ impl Code {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::PlaceRequired | Self::ChallengeRequired => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::PlaceRequired | Self::ChallengeRequired | Self::Blocked => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -94,6 +98,7 @@ impl Code {
                 "Take a place in line first, and order with the purchase token it gives you."
             }
             Self::ChallengeRequired => "Solve the challenge and send the answer along.",
+            Self::Blocked => "This account, device or network is blocked; ask support.",
             Self::NotFound => "There is no such resource.",
             Self::MethodNotAllowed => "This method is not supported here.",
             Self::TooLarge => "The request body is too large.",
@@ -128,6 +133,7 @@ impl Code {
             | Self::Forbidden
             | Self::PlaceRequired
             | Self::ChallengeRequired
+            | Self::Blocked
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::TooLarge

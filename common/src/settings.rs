@@ -19,6 +19,10 @@ const SECRET_LENGTH_MIN_BYTES: usize = 32;
 /// Parts of secrets that were published somewhere, in lower case; such a secret is refused however long it is.
 const WEAK: [&str; 7] =
     ["changeme", "change-me", "change_me", "password", "insecure", "example", "dev-secret"];
+/// Fewest bytes of a store's password outside the dev profile.
+const PASSWORD_LENGTH_MIN_BYTES: usize = 12;
+/// Passwords that stores come with, in lower case.
+const FACTORY_PASSWORDS: [&str; 6] = ["guest", "admin", "root", "postgres", "rabbitmq", "redis"];
 /// Fewest different bytes in a secret that was drawn at random.
 const DIFFERENT_BYTES_MIN: usize = 8;
 
@@ -124,6 +128,32 @@ pub fn check_secret(key: &str, secret: &SecretString, profile: Profile) -> Resul
     let different = text.bytes().collect::<std::collections::HashSet<_>>().len();
     if different < DIFFERENT_BYTES_MIN || WEAK.iter().any(|weak| lower.contains(weak)) {
         return Err(SettingsError::invalid(key, "is a well-known or guessable secret"));
+    }
+    Ok(())
+}
+
+/// Refuses an address of a store, outside the dev profile, that opens it to everybody: without a password, with the one
+/// it came with, with the user's name for one, or with a short or well-known one.
+///
+/// # Errors
+/// Names `key`, never the value.
+pub fn check_store(key: &str, url: &SecretString, profile: Profile) -> Result<(), SettingsError> {
+    if profile == Profile::Dev {
+        return Ok(());
+    }
+    // The parser's error is not repeated: it may quote the password.
+    let url = Url::parse(url.expose_secret()).map_err(|_| SettingsError::invalid(key, "must be a URL"))?;
+    let password = url.password().unwrap_or_default().to_lowercase();
+    if password.is_empty() {
+        return Err(SettingsError::invalid(key, "needs a user with a password"));
+    }
+    let known = FACTORY_PASSWORDS.contains(&password.as_str())
+        || WEAK.iter().any(|weak| password.contains(weak))
+        || password == url.username().to_lowercase();
+    if known || password.len() < PASSWORD_LENGTH_MIN_BYTES {
+        let reason =
+            format!("needs a password that nobody knows, of at least {PASSWORD_LENGTH_MIN_BYTES} bytes");
+        return Err(SettingsError::invalid(key, reason));
     }
     Ok(())
 }

@@ -23,11 +23,14 @@ Trying it
   load [options]       measure it (built with optimisation; use with `up --release`)
   audit [options]      check the books of every sale
   trace                place one order and show its trace, hop by hop (with `up --observe`)
-  line [options]       play a sale with a waiting room with people and bots, and check that it was fair
+  line [options]       play a sale with a waiting room with 10,000 people and 2,000 bots, and check that it was fair;
+                       some two minutes, five at most; a report in .dev/reports/line.json
 
 Working on it
   test [arguments]     all tests on real servers of their own; arguments go to cargo test:
                        ./dev test -p stock-service sold_out -- --nocapture
+  microbench [name...] what the hot pieces cost by themselves: batcher, envelope, scripts (Redis' CPU by batch size),
+                       pipeline (orders a second from a full queue to Postgres)
   chaos [options]      fault campaign: seeded schedules of faults against services and stores of their own, every
                        promise checked; a report in .dev/reports/chaos.json; fails if anything was found
      --schedules <n>   how many (20), from --seed <s> (1) on; one that fails is replayed by its seed
@@ -39,7 +42,13 @@ Working on it
      --without <guard> one guard taken away: the shortest way to what it keeps from happening
   fuzz-api [--cases n] requests made from /openapi.json (Schemathesis) against the running instance; fails if an answer
                        is not a documented one
-  lint                 formatting, clippy, documentation, licences, shell scripts, alert rules
+  lint                 formatting, clippy, documentation, licences, shell scripts, manifests, migrations, workflows, alert rules
+  compose-test         builds the images, brings docker-compose.yml up and plays the storm against it; needs root, or Docker
+     --no-build        with the images of the last time
+     --base-images <p> program that makes the base images, where they cannot be pulled
+  upgrade-test         replaces the last release (deploy/last-release) by this tree under load, in all 24 orders of services
+     --count <n>       only the first n orders
+  released             writes down what this tree promises as a release: see CONTRIBUTING
 
 Parts: postgres redis rabbitmq stock-service order-service notify-service gateway (replicas: gateway-2 ...),
 with --observe also prometheus collector.

@@ -18,13 +18,16 @@ lint_command() {
     run cargo deny check licenses bans sources
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
-        shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary}
+        shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary} \
+            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/make-secrets deploy/check/{changed,release}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi
     say "rules and configuration of Prometheus"
-    packages_ensure prometheus
+    command -v promtool >/dev/null || packages_install prometheus
     lint_observe
+    say "manifests, migrations, workflows"
+    manifests_check
     say "nothing to complain about"
 }
 

@@ -4,7 +4,7 @@
 # packages_ensure [more packages by the name of their program ...]
 packages_ensure() {
     local -a missing=()
-    local list program
+    local program
     command -v redis-server >/dev/null || missing+=(redis-server)
     rabbitmq_program >/dev/null || missing+=(rabbitmq-server)
     postgres_programs >/dev/null || missing+=(postgresql)
@@ -19,8 +19,12 @@ packages_ensure() {
         command -v "$program" >/dev/null || missing+=("$program")
     done
     ((${#missing[@]} > 0)) || return 0
+    packages_install "${missing[@]}"
+}
 
-    list=${missing[*]}
+# packages_install <package...>
+packages_install() {
+    local list=$*
     command -v apt-get >/dev/null ||
         die "missing on this machine: $list" "install them with the system's package manager (names may differ), then try again"
     local -a as_root=()
@@ -29,7 +33,7 @@ packages_ensure() {
         as_root=(sudo)
     fi
     say "installing by apt-get${as_root:+ (through sudo)}: $list"
-    "${as_root[@]}" "$ROOT/deploy/local/install-packages" "${missing[@]}" ||
+    "${as_root[@]}" "$ROOT/deploy/local/install-packages" "$@" ||
         die "the installation failed" "apt's messages are above; as root, apt-get install $list may tell more"
 }
 

@@ -36,6 +36,13 @@ test_command() {
     chmod 711 "$DEV_DIR" "$TEST_DIR"
     test_start_servers
 
+    if ((${#packages[@]} == 0)) || [[ " ${packages[*]} " == *" e2e "* ]]; then
+        if fuzz_api_install; then
+            export STAMPEDE_TEST_SCHEMATHESIS=$DEV_DIR/fuzz-api/bin/schemathesis
+        else
+            warn "Schemathesis cannot be installed: the test fuzz_api will fail and say so"
+        fi
+    fi
     say "building the workspace"
     run cargo build --workspace --all-targets "${build[@]}"
     test_wait_for_servers
@@ -50,7 +57,7 @@ test_choose() {
     (($# > 0)) || return 0
     local package
     for package; do
-        [[ -e $ROOT/$package/Cargo.toml ]] || die "there is no package $package in this workspace"
+        [[ -e $ROOT/$package/Cargo.toml || -e $ROOT/k8s/$package/Cargo.toml ]] || die "there is no package $package in this workspace"
     done
     CHOICE=(--tests --config "target.'cfg(all())'.runner = ['$ROOT/deploy/local/run-test-binary']")
     export STAMPEDE_TEST_PACKAGES=$*

@@ -6,13 +6,13 @@
 -- anything, so neither can whoever gets hold of the service. Neither role may enter the other database.
 CREATE ROLE orders_owner LOGIN PASSWORD :'orders_owner_password' CONNECTION LIMIT 10;
 CREATE ROLE orders LOGIN PASSWORD :'orders_password';
-CREATE DATABASE orders OWNER orders_owner;
+CREATE DATABASE orders OWNER orders_owner TEMPLATE template0 ENCODING 'UTF8';
 REVOKE ALL ON DATABASE orders FROM PUBLIC;
 GRANT CONNECT ON DATABASE orders TO orders;
 
 CREATE ROLE notify_owner LOGIN PASSWORD :'notify_owner_password' CONNECTION LIMIT 10;
 CREATE ROLE notify LOGIN PASSWORD :'notify_password';
-CREATE DATABASE notify OWNER notify_owner;
+CREATE DATABASE notify OWNER notify_owner TEMPLATE template0 ENCODING 'UTF8';
 REVOKE ALL ON DATABASE notify FROM PUBLIC;
 GRANT CONNECT ON DATABASE notify TO notify;
 

@@ -30,6 +30,14 @@ impl Environment {
         Ok(Self { values })
     }
 
+    /// One value.
+    ///
+    /// # Errors
+    /// When the file does not have it.
+    pub fn value(&self, key: &str) -> anyhow::Result<&str> {
+        self.values.get(key).map(String::as_str).with_context(|| format!("the env file has no {key}"))
+    }
+
     /// The base addresses of all gateways, without a trailing slash.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl Admission {
             queue_max: self.settings.queue_max,
             batch_max: self.settings.batch_max,
             flights_max: self.settings.flights_max,
-            min_interval: Duration::ZERO,
+            min_interval: Duration::from_millis(self.settings.min_interval_ms),
         };
         let airport = self.airport.clone();
         Batcher::start(settings, &self.tasks, move |batch| {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::attempts::Attempts;
+use crate::blocks::Blocks;
 use crate::catalogue::Catalogue;
 use crate::challenge::Challenges;
 use crate::downstream::Downstream;
@@ -28,14 +29,16 @@ use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
-use crate::poll::{CataloguePoller, SalesPoller};
+use crate::poll::{BlocksPoller, CataloguePoller, SalesPoller};
 use crate::refusals::Refusals;
+use crate::retries::Retries;
 use crate::sale_cache::SaleCache;
 use crate::settings::{CidrList, Settings};
 use crate::state::State;
 use crate::store::Store;
 use crate::token::Tokens;
 use crate::token::jwks::Jwks;
+use crate::velocity::Velocity;
 use crate::wechat::Wechat;
 
 /// Upper bound of any call, for what has no nearer deadline: a stream that lives as long as its token.
@@ -145,10 +148,11 @@ fn state(
     let known_ids: Arc<KnownIds> = Arc::default();
     let listing = Arc::new(Listing::new(Duration::from_millis(settings.catalogue.stale_after_ms)));
     let catalogue: Arc<Catalogue> = Arc::default();
+    let blocks: Arc<Blocks> = Arc::default();
     let sales_interval = Duration::from_millis(settings.catalogue.sales_poll_ms);
     Ok(State {
         tokens: Tokens::new(&settings.auth, jwks, settings.is_dev()),
-        limits: Limits::new(&settings.limits, exempt(settings), store.clone()),
+        limits: Limits::new(&settings.limits, exempt(settings), store.clone(), tasks),
         trusted_proxies: settings.limits.trusted_proxies.clone(),
         origins: Origins::new(&settings.cors.allowed_origins, settings.is_dev()),
         challenges: Challenges::new(&settings.challenge, settings.door_secrets(), store.clone()),
@@ -158,6 +162,10 @@ fn state(
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
         attempts: Attempts::default(),
+        block_list: Arc::new(BlocksPoller::new(orders.clone(), blocks.clone(), sales_interval)),
+        blocks,
+        retries: Retries::new(&settings.retries),
+        velocity: Velocity::new(&settings.velocity, store.clone()),
         sale_cache: SaleCache::new(orders.clone(), store.clone()),
         known_ids,
         store,
@@ -183,12 +191,15 @@ fn start_tasks(settings: &Settings, state: &Data<State>, health: &Health, tasks:
         CataloguePoller::new(state.stock.clone(), catalogue, state.known_ids.clone(), interval, check);
     tasks.spawn("catalogue", poller.run(tasks.stop_token()));
     tasks.spawn("sales", state.sales.clone().run(tasks.stop_token()));
+    tasks.spawn("blocks", state.block_list.clone().run(tasks.stop_token()));
     if let Some(store) = state.store.clone() {
         tasks.spawn("redis", store.watch(health.dependency("redis"), tasks.stop_token()));
     }
     tasks.spawn("lines", state.lines.clone().forget(tasks.stop_token()));
     let (shared, stop) = (state.clone(), tasks.stop_token());
     tasks.spawn("limits", async move { shared.limits.forget(stop).await });
+    let (shared, stop) = (state.clone(), tasks.stop_token());
+    tasks.spawn("retries", async move { shared.retries.forget(stop).await });
 }
 
 /// Proxies of ours bring everybody's connections.

@@ -3,8 +3,8 @@
 //!
 //! What people expect: not to be asked at all, or a second's wait that their app takes care of. What the best do:
 //! Cloudflare's Turnstile and Ticketmaster's Queue decide by risk, and let most people pass after a proof of work that
-//! nobody sees; an image comes last. Here it is the proof of work (Hashcash) alone: it needs no third party, works in a
-//! mini-program and for the blind, and makes twenty times the attempts cost twenty times the work. It does not tell
+//! nobody sees; an image comes last. Here it is the proof of work (Hashcash) alone (ARCHITECTURE.md says why there is no
+//! image): it needs no third party, works in a mini-program and for the blind, and makes twenty times the attempts cost twenty times the work. It does not tell
 //! people from programs, so it comes on top of one place per account, not instead.
 //!
 //! A puzzle is signed, so it is not stored until it is solved; then it is remembered until it expires, with what it was

@@ -28,6 +28,10 @@ const QUERY_LENGTH_MAX_BYTES: usize = 2048;
 /// Most parameters in a query.
 const PARAMETERS_MAX: usize = 20;
 
+/// The header by which an app names the device that it runs on, and how long the name is, in bytes.
+const DEVICE_HEADER: &str = "device-id";
+const DEVICE_LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
+
 /// Below this nothing is for anybody but admins.
 const ADMIN: &str = "/api/v1/admin";
 
@@ -87,6 +91,12 @@ impl Endpoint {
     /// Whether a token is needed at all.
     pub fn needs_token(&self) -> bool {
         self.needs_admin() || self.access != Access::Anyone
+    }
+
+    /// Whether clients of a blocked network are refused. Not admins, who lift blocks; nor payment providers, whose word
+    /// on money must get through.
+    pub fn can_be_blocked(&self) -> bool {
+        !self.needs_admin() && self.class != Class::Callback
     }
 
     /// Whether HEAD is answered as GET is, without the body. A stream of events has nothing to tell but its body.
@@ -182,6 +192,33 @@ impl Call {
         }
     }
 
+    /// The device that the client says it is; `None` where it says nothing. It proves nothing: see SECURITY.md.
+    ///
+    /// # Errors
+    /// `invalid_request` when it is not 8 to 128 visible ASCII characters.
+    pub fn device(&self) -> Result<Option<&str>, ApiError> {
+        let Some(device) = self.header(DEVICE_HEADER)? else { return Ok(None) };
+        let fits =
+            DEVICE_LENGTH.contains(&device.len()) && device.bytes().all(|byte| byte.is_ascii_graphic());
+        if !fits {
+            return Err(Problem::invalid("Device-Id", "must be 8 to 128 visible ASCII characters").into());
+        }
+        Ok(Some(device))
+    }
+
+    /// Whether the account or the device is blocked: it takes no place and places no order.
+    ///
+    /// # Errors
+    /// `blocked`; `invalid_request` when the device is not one.
+    pub fn check_blocks(&self) -> Result<(), ApiError> {
+        let blocks = &self.state.blocks;
+        let device = self.device()?;
+        if blocks.has_user(&self.caller()?.user) || device.is_some_and(|device| blocks.has_device(device)) {
+            return Err(Code::Blocked.into());
+        }
+        Ok(())
+    }
+
     /// The only value of a header; `None` without it.
     ///
     /// # Errors
@@ -210,8 +247,12 @@ pub async fn admit(
     request: &HttpRequest,
 ) -> Result<Option<Caller>, ApiError> {
     let headers = request.headers();
+    let address = address(state, request);
+    if endpoint.can_be_blocked() && state.blocks.has_address(address) {
+        return Err(Code::Blocked.into());
+    }
     body::check_head(headers, endpoint.expect)?;
-    state.limits.check_ip(endpoint.class, address(state, request))?;
+    state.limits.check_ip(endpoint.class, address)?;
     if !endpoint.needs_token() {
         return Ok(None);
     }

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod audit_log;
 pub(crate) mod auth;
+pub(crate) mod blocks;
 pub(crate) mod dead_letters;
 pub(crate) mod docs;
 pub(crate) mod events;
@@ -11,6 +12,7 @@ pub(crate) mod payments;
 pub(crate) mod place;
 pub(crate) mod place_order;
 pub(crate) mod sales;
+pub(crate) mod users;
 pub(crate) mod webhooks;
 
 use actix_web::guard::fn_guard;
@@ -95,6 +97,12 @@ pub static ENDPOINTS: &[Endpoint] = &[
         Nothing,
         |call| Box::pin(webhooks::redeliver(call)),
     ),
+    get("/api/v1/admin/blocks", Admin, Class::Admin, |call| Box::pin(blocks::list(call))),
+    post("/api/v1/admin/blocks", Admin, Class::Admin, Json, |call| Box::pin(blocks::create(call))),
+    delete("/api/v1/admin/blocks/{block_id}", |call| Box::pin(blocks::lift(call))),
+    post("/api/v1/admin/users/{user_id}/erase", Admin, Class::Admin, Nothing, |call| {
+        Box::pin(users::erase(call))
+    }),
     get("/healthz", Anyone, Read, |call| Box::pin(docs::healthz(call))),
     get("/openapi.json", Anyone, Read, |call| Box::pin(docs::openapi(call))),
     get("/docs", Anyone, Read, |call| Box::pin(docs::index(call))),

@@ -63,6 +63,7 @@ fn chinese(code: Code) -> &'static str {
         Code::Forbidden => "您的角色无权执行此操作。",
         Code::PlaceRequired => "请先排队，并凭排队获得的购买令牌下单。",
         Code::ChallengeRequired => "请完成验证后携带答案重试。",
+        Code::Blocked => "该账号、设备或网络已被限制，请联系客服。",
         Code::NotFound => "资源不存在。",
         Code::MethodNotAllowed => "此处不支持该请求方法。",
         Code::TooLarge => "请求体过大。",

@@ -5,7 +5,7 @@
 //! what passes, which then decides; neither lets an outage of the counter open or close the door.
 //!
 //! So each replica has its own buckets, and refuses from them without a network call. An order that passes them takes
-//! its token from the buckets that all replicas share, in one script call. Is Redis away, this replica takes as much from its own
+//! its token from the buckets that all replicas share, in one script call with whoever else waits. Is Redis away, this replica takes as much from its own
 //! bucket as all replicas together could have given away meanwhile: a share of rate and burst.
 
 pub mod bucket;
@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::ids::UserId;
+use common::shutdown::Tasks;
 use metrics::Counter;
 use tokio_util::sync::CancellationToken;
 
@@ -85,8 +86,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// `exempt` addresses have no limit per address; `store` has the buckets that replicas share.
-    pub fn new(settings: &LimitSettings, exempt: CidrList, store: Option<Store>) -> Self {
+    /// `exempt` addresses have no limit per address; `store` has the buckets that replicas share, and is asked by some of
+    /// `tasks`.
+    pub fn new(settings: &LimitSettings, exempt: CidrList, store: Option<Store>, tasks: &Tasks) -> Self {
         let (user, ip) = (&settings.user, &settings.ip);
         Self {
             user_order: Limit::new("user-order", user.order),
@@ -98,7 +100,7 @@ impl Limits {
             ip_auth: Limit::new("ip-auth", ip.auth),
             ip_callback: Limit::new("ip-callback", ip.callback),
             exempt,
-            shared: store.map(|store| SharedBuckets::new(store, user.order, ip.order)),
+            shared: store.map(|store| SharedBuckets::new(store, user.order, ip.order, tasks)),
             replicas: settings.replicas.get(),
             alone: metrics::counter!("gateway_limit_alone_total"),
         }
@@ -151,7 +153,7 @@ impl Limits {
                 Ok(Shared::Taken(left)) => return self.user_order.told(Ok(left)),
                 Ok(Shared::UserEmpty(wait)) => return self.user_order.told(Err(wait)),
                 Ok(Shared::AddressEmpty(wait)) => return self.ip_order.told(Err(wait)),
-                Err(error) => tracing::debug!(%error, "no shared limit"),
+                Err(_) => {} // The cause is in the log.
             }
         }
         self.alone.increment(1);

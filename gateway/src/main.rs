@@ -1,11 +1,30 @@
 //! Entry point of the gateway. Wiring only: every decision lives in the library.
 
+use std::io::Write as _;
+
 use anyhow::Context as _;
-use gateway::{App, Settings};
+use common::command::{self, Command};
+use gateway::http::Served;
+use gateway::{App, Settings, openapi};
+
+/// Prints the document of the whole API, and needs no settings.
+const OPENAPI: &str = "openapi";
+
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let command = Command::from_arguments(&[OPENAPI])?;
+    if command == Command::Once(OPENAPI) {
+        let document = openapi::document(Served { dev: true, wechat: true }, "").to_pretty_json()?;
+        return writeln!(std::io::stdout(), "{document}").context("writing the document");
+    }
     let settings = Settings::load().context("invalid settings")?;
+    if command == Command::Health {
+        return command::health(&settings.http.ops_listener(&settings.ops)).await;
+    }
     let telemetry = common::telemetry::init("gateway", &settings.telemetry, gateway::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();

@@ -38,7 +38,8 @@ const BEARER: &str = "bearer";
         http::audit_log::list, http::admin::list_orders, http::admin::refund, http::admin::restock,
         http::dead_letters::list, http::dead_letters::replay, http::dead_letters::discard,
         http::webhooks::list, http::webhooks::create, http::webhooks::delete, http::webhooks::deliveries,
-        http::webhooks::redeliver,
+        http::webhooks::redeliver, http::blocks::list, http::blocks::create, http::blocks::lift,
+        http::users::erase,
     )
 )]
 struct Api;
@@ -88,13 +89,21 @@ fn completed(mut operation: Operation, endpoint: &Endpoint) -> Operation {
     let order = endpoint.class == Class::Order;
     let named = endpoint.path.contains('{');
     let sandbox = endpoint.path.starts_with("/sandbox/");
-    let refusals: [(bool, u16, &str); 13] = [
+    let place = endpoint.path.ends_with("/place");
+    let blockable = endpoint.can_be_blocked() && endpoint.class != Class::Auth;
+    let refusals: [(bool, u16, &str); 15] = [
         (true, 400, "`invalid_request`: `field` names what to change."),
         (has_token, 401, "`unauthenticated`: no token, or none that counts."),
         (endpoint.class == Class::Callback, 401, "`unauthenticated`: not signed by the provider."),
-        (endpoint.needs_admin() || endpoint.class == Class::Auth, 403, "`forbidden`"),
-        (order, 403, "`place_required`: take a place in line. `challenge_required`: solve `challenge`."),
-        (endpoint.path.ends_with("/place") && command, 403, "`challenge_required`: solve `challenge`."),
+        (endpoint.needs_admin(), 403, "`forbidden`"),
+        (endpoint.class == Class::Auth, 403, "`forbidden`, `blocked`"),
+        (blockable, 403, "`blocked`: the network."),
+        (
+            order,
+            403,
+            "`place_required`: take a place in line. `challenge_required`: solve `challenge`. `blocked`",
+        ),
+        (place && command, 403, "`challenge_required`: solve `challenge`. `blocked`"),
         (named, 404, "`not_found`"),
         (order, 409, "`not_started` (with `starts_at`), `ended`, `paused`, `sold_out`, `limit_exceeded`"),
         (command && (has_token || sandbox) && !order, 409, "`invalid_transition`"),

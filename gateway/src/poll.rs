@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use common::api::blocks::BlockList;
 use common::api::inventory;
 use common::health::HealthCheck;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::blocks::Blocks;
 use crate::catalogue::{Catalogue, Snapshot};
 use crate::downstream::Downstream;
 use crate::known_ids::KnownIds;
@@ -227,6 +229,51 @@ impl SalesPoller {
         }
         self.listing.confirm(asked_at);
         self.known_ids.listed(asked_at);
+        Ok(())
+    }
+}
+
+/// Keeps the block list fresh.
+pub struct BlocksPoller {
+    document: Document,
+    blocks: Arc<Blocks>,
+    interval: Duration,
+}
+
+impl BlocksPoller {
+    /// Asks `orders` every `interval`.
+    pub fn new(orders: Downstream, blocks: Arc<Blocks>, interval: Duration) -> Self {
+        Self { document: Document::new(orders, "/internal/v1/blocks"), blocks, interval }
+    }
+
+    /// Until `stop`.
+    ///
+    /// # Errors
+    /// Never: failures are tried again, and what was read last stays in force.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut read_at = None;
+        loop {
+            match self.refresh().await {
+                Ok(()) => read_at = Some(Instant::now()),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "no block list"),
+            }
+            let age = read_at.map_or(f64::INFINITY, |at| at.elapsed().as_secs_f64());
+            metrics::gauge!("gateway_block_list_age_seconds").set(age);
+            if stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks now: an admin who has changed the list here sees the change here.
+    ///
+    /// # Errors
+    /// order-service cannot be asked; what is known stays.
+    pub async fn refresh(&self) -> anyhow::Result<()> {
+        let asked_at = Instant::now();
+        if let Fetched::New(list) = self.document.fetch::<BlockList>().await? {
+            self.blocks.store(list, asked_at);
+        }
         Ok(())
     }
 }

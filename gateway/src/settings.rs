@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::api::inventory::RESERVE_BATCH_MAX;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret,
+    check_secret, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use url::Url;
 
 pub use protection::{
     BreakerSettings, Bucket, CidrList, ConcurrencySettings, IpLimits, LimitSettings, RedisSettings,
-    UserLimits,
+    RetrySettings, UserLimits, VelocitySettings,
 };
 
 /// Prefix of the environment variables.
@@ -69,6 +69,10 @@ pub struct Settings {
     pub waits: WaitSettings,
     /// Token buckets.
     pub limits: LimitSettings,
+    /// Retries that would be refused.
+    pub retries: RetrySettings,
+    /// Orders, accounts and devices over time.
+    pub velocity: VelocitySettings,
     /// Waiting rooms.
     pub line: LineSettings,
     /// Work before a place or an order.
@@ -175,6 +179,8 @@ pub struct AdmissionSettings {
     pub batch_max: usize,
     /// Most calls in flight, per item.
     pub flights_max: usize,
+    /// Least time between two calls, per item, unless a call is full.
+    pub min_interval_ms: u64,
     /// Most orders a second that leave for stock-service; 0: as they come.
     pub per_second_max: u32,
 }
@@ -213,6 +219,8 @@ pub struct LineSettings {
     pub admit_per_second: u32,
     /// Admissions not used yet, in percent of the units on offer.
     pub oversubscribe_percent: u32,
+    /// How long an admission that is not used keeps a unit from others.
+    pub hold_ms: u64,
     /// How long an admission is good.
     pub token_ttl_ms: u64,
     /// How long one who does not ask counts as there.
@@ -265,18 +273,7 @@ impl Settings {
     /// # Errors
     /// Names the first key that does not fit.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
-        self.check_tokens()?;
-        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
-            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
-        }
-        for (key, secret) in
-            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
-        {
-            if !secret.expose_secret().is_empty() {
-                check_secret(key, secret, self.profile)?;
-            }
-        }
+        self.check_secrets()?;
         for (key, bits) in [
             ("challenge.difficulty_bits", self.challenge.difficulty_bits),
             ("challenge.hard_bits", self.challenge.hard_bits),
@@ -313,10 +310,12 @@ impl Settings {
             ("wechat.timeout_ms", self.wechat.timeout_ms),
             ("line.admit_per_second", self.line.admit_per_second.into()),
             ("line.oversubscribe_percent", self.line.oversubscribe_percent.into()),
+            ("line.hold_ms", self.line.hold_ms),
             ("line.token_ttl_ms", self.line.token_ttl_ms),
             ("line.presence_ms", self.line.presence_ms),
             ("line.people_max", self.line.people_max.into()),
             ("challenge.ttl_ms", self.challenge.ttl_ms),
+            ("velocity.window_ms", self.velocity.window_ms),
             ("catalogue.poll_ms", self.catalogue.poll_ms),
             ("catalogue.sales_poll_ms", self.catalogue.sales_poll_ms),
         ];
@@ -332,6 +331,26 @@ impl Settings {
             Some(key) => Err(SettingsError::invalid(key, "must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// What must not be guessed: secrets that are set, and passwords of stores.
+    fn check_secrets(&self) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.check_tokens()?;
+        if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
+            return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
+        }
+        for (key, secret) in
+            [("line.secret", &self.line.secret), ("line.secret_previous", &self.line.secret_previous)]
+        {
+            if !secret.expose_secret().is_empty() {
+                check_secret(key, secret, self.profile)?;
+            }
+        }
+        if !self.redis.url.expose_secret().is_empty() {
+            check_store("redis.url", &self.redis.url, self.profile)?;
+        }
+        Ok(())
     }
 
     /// Tokens need a key: ours, or the provider's. Ours is needed for whatever is issued here.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::attempts::Attempts;
+use crate::blocks::Blocks;
 use crate::catalogue::Catalogue;
 use crate::challenge::Challenges;
 use crate::downstream::Downstream;
@@ -19,12 +20,14 @@ use crate::line::Lines;
 use crate::listing::Listing;
 use crate::openapi::Documents;
 use crate::places::Places;
-use crate::poll::SalesPoller;
+use crate::poll::{BlocksPoller, SalesPoller};
 use crate::refusals::Refusals;
+use crate::retries::Retries;
 use crate::sale_cache::SaleCache;
 use crate::settings::CidrList;
 use crate::store::Store;
 use crate::token::Tokens;
+use crate::velocity::Velocity;
 use crate::wechat::Wechat;
 
 /// The parts, put together by [`crate::App::build`].
@@ -45,6 +48,14 @@ pub struct State {
     pub sales: Arc<SalesPoller>,
     /// The queue of each item.
     pub admission: Admission,
+    /// Who and what is blocked.
+    pub blocks: Arc<Blocks>,
+    /// Asks order-service for the block list.
+    pub block_list: Arc<BlocksPoller>,
+    /// Finds the orders of retries that would be refused.
+    pub retries: Retries,
+    /// How many orders, accounts and devices come from one account or device.
+    pub velocity: Velocity,
     /// Attempts in flight, and accepted ones.
     pub attempts: Attempts,
     /// Every sale and item there is.

@@ -93,6 +93,11 @@ impl Store {
         Ok(Some(Self { manager, timeout, up: Arc::new(AtomicBool::new(true)) }))
     }
 
+    /// Most time for an answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Whether the last call was answered.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@
 pub mod jwks;
 pub mod keys;
 mod provider;
+mod verified;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::AuthSettings;
 use jwks::Jwks;
 use keys::KeySet;
+use verified::Verified;
 
 /// Longest token that is looked at, in bytes.
 const TOKEN_LENGTH_MAX_BYTES: usize = 2048;
@@ -63,6 +65,8 @@ pub struct Tokens {
     /// Our own key; `None` where only the provider's count.
     own: Option<(EncodingKey, DecodingKey)>,
     own_validation: Validation,
+    /// Those of `own` that were seen lately.
+    verified: Verified,
     jwks: Option<Arc<Jwks>>,
     jwks_issuer: String,
     settings: AuthSettings,
@@ -82,6 +86,7 @@ impl Tokens {
         Self {
             own,
             own_validation: validation(Algorithm::HS256, &settings.issuer, &settings.audience),
+            verified: Verified::default(),
             jwks,
             jwks_issuer: jwks_issuer.clone(),
             settings: settings.clone(),
@@ -134,6 +139,10 @@ impl Tokens {
         if token.len() > TOKEN_LENGTH_MAX_BYTES {
             return Checked::Rejected;
         }
+        if let Some(caller) = self.verified.get(token) {
+            let ended = jsonwebtoken::get_current_timestamp() > caller.expires_at_s.saturating_add(LEEWAY_S);
+            return if ended { Checked::Rejected } else { Checked::Counts(caller) };
+        }
         let Some(jwks) = &self.jwks else { return self.check_own(token) };
         let Ok(header) = jsonwebtoken::decode_header(token) else { return Checked::Rejected };
         if header.alg == Algorithm::HS256 {
@@ -155,7 +164,11 @@ impl Tokens {
 
     fn check_own(&self, token: &str) -> Checked {
         let Some((_, key)) = &self.own else { return Checked::Rejected };
-        self.judge(token, key, &self.own_validation)
+        let checked = self.judge(token, key, &self.own_validation);
+        if let Checked::Counts(caller) = &checked {
+            self.verified.insert(token, caller);
+        }
+        checked
     }
 
     fn judge(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Checked {

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{Ingest, listen};
-use crate::db::{Db, migrate};
+use crate::db::{Db, prepare};
 use crate::http::{Api, routes};
 use crate::settings::{IngestSettings, Settings};
 use crate::sse::heads::Heads;
@@ -48,7 +48,7 @@ impl App {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        migrate(&settings.database).await.context("migrating the database")?;
+        prepare(&settings.database).await.context("preparing the database")?;
         let db = Db::new(&settings.database)?;
         let health = Health::new(metrics);
         let tasks = Tasks::new(stop.clone());

@@ -5,9 +5,11 @@
 pub mod audit_log;
 mod connect;
 pub mod deliveries;
+pub mod erasure;
 pub mod events;
 pub mod queue;
 pub mod retention;
+mod schema_version;
 pub mod webhooks;
 
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
@@ -79,6 +81,9 @@ pub enum DbError {
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
     pool_timeout: Duration,
+    connect_timeout: Duration,
+    /// Where connections are opened: an HTTP worker's own runtime ends with the server.
+    runtime: Handle,
 }
 
 impl Db {
@@ -114,7 +119,8 @@ impl Db {
         let url = settings.url.expose_secret();
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
         let pool = Pool::builder(manager).max_size(settings.pool_max).build().context("database pool")?;
-        Ok(Self { pool, pool_timeout: settings.pool_timeout() })
+        let (pool_timeout, runtime) = (settings.pool_timeout(), Handle::current());
+        Ok(Self { pool, pool_timeout, connect_timeout, runtime })
     }
 
     /// A connection from the pool.
@@ -122,9 +128,13 @@ impl Db {
     /// # Errors
     /// None within `database.pool_timeout_ms`.
     pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
-        match tokio::time::timeout(self.pool_timeout, self.pool.get()).await {
-            Ok(connection) => connection.map_err(DbError::Pool),
-            Err(_elapsed) => Err(DbError::PoolTimeout),
+        let (pool, patience) = (self.pool.clone(), self.pool_timeout + self.connect_timeout);
+        // In a task of its own: a connection that takes longer to open than anybody waits for one is there for whoever
+        // comes next. Otherwise each would begin from the beginning, and give up, for ever.
+        let getting = self.runtime.spawn(async move { tokio::time::timeout(patience, pool.get()).await });
+        match tokio::time::timeout(self.pool_timeout, getting).await {
+            Ok(Ok(Ok(connection))) => connection.map_err(DbError::Pool),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(DbError::PoolTimeout),
         }
     }
 
@@ -146,11 +156,12 @@ async fn open(
     let establish = async {
         let patience = Duration::from_millis(statement_timeout_ms.into()) + SILENCE_MARGIN;
         let mut connection = connect::connect(&url, patience).await?;
-        // Also what one statement may wait for locks; a replica that hangs must not hold the others up for ever.
+        // Also what one statement may wait for locks; a replica that hangs must not hold the others up for ever. No
+        // statement runs long enough to be worth compiling, which takes half a second of CPU.
         let set = format!(
             "SET statement_timeout = {statement_timeout_ms}; \
              SET idle_in_transaction_session_timeout = {statement_timeout_ms}; \
-             SET application_name = 'notify-service'"
+             SET application_name = 'notify-service'; SET jit = off"
         );
         connection.batch_execute(&set).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(connection)
@@ -162,10 +173,13 @@ async fn open(
 }
 
 /// A connection for migrations, whose statements may take longer.
-async fn connect_patiently(settings: &DatabaseSettings) -> ConnectionResult<AsyncPgConnection> {
+async fn connect_patiently(
+    settings: &DatabaseSettings,
+    url: &SecretString,
+) -> ConnectionResult<AsyncPgConnection> {
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
-        let url = settings.migration_url().expose_secret().to_owned();
+        let url = url.expose_secret().to_owned();
         match open(url, settings.connect_timeout(), MIGRATION_TIMEOUT_S * 1_000).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");
@@ -176,12 +190,22 @@ async fn connect_patiently(settings: &DatabaseSettings) -> ConnectionResult<Asyn
     }
 }
 
+/// Makes sure that the database has the schema of this version: brings it there, or, where another process does that,
+/// waits for it.
+///
+/// # Errors
+/// As [`migrate`], and as [`schema_version::wait`].
+pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
+}
+
 /// Brings the schema up to date, one replica at a time. A schema that is newer than this program is fine: migrations suit the version before them.
 ///
 /// # Errors
 /// The database cannot be reached, or a migration fails.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
-    let mut connection = connect_patiently(settings).await.context("connecting to Postgres")?;
+    let mut connection =
+        connect_patiently(settings, settings.migration_url()).await.context("connecting to Postgres")?;
     let lock = format!("SELECT pg_advisory_lock({})", Lock::Migrations as i64);
     connection.batch_execute(&lock).await.context("waiting for other replicas' migrations")?;
 

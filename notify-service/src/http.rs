@@ -4,6 +4,7 @@ mod audit_log;
 mod body;
 mod caller;
 mod deliveries;
+mod erasure;
 mod events;
 mod page;
 mod webhooks;
@@ -71,6 +72,11 @@ pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString
             .service(
                 web::resource("/admin/audit-log")
                     .route(web::get().to(audit_log::list))
+                    .default_service(web::to(method_not_allowed)),
+            )
+            .service(
+                web::resource("/admin/users/{user_id}/erase")
+                    .route(web::post().to(erasure::erase))
                     .default_service(web::to(method_not_allowed)),
             )
             .service(

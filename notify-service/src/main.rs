@@ -1,18 +1,30 @@
 //! Entry point of notify-service. Wiring only: every decision lives in the library.
 
 use anyhow::Context as _;
+use common::command::{self, Command};
 use common::telemetry::Metrics;
-use notify_service::{App, Settings};
+use notify_service::{App, Settings, db};
 use tokio_util::sync::CancellationToken;
+
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let command = Command::from_arguments(&["migrate"])?;
     let settings = Settings::load().context("invalid configuration")?;
+    if command == Command::Health {
+        return command::health(&settings.http).await;
+    }
     let telemetry = common::telemetry::init("notify-service", &settings.telemetry, notify_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 
-    let result = run(settings, telemetry.metrics(), stop).await;
+    let result = match command {
+        Command::Once(_) => db::migrate(&settings.database).await,
+        Command::Serve | Command::Health => run(settings, telemetry.metrics(), stop).await,
+    };
     if let Err(error) = &result {
         tracing::error!(error = format!("{error:#}"), "stopped by a failure");
     }

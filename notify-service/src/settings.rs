@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::amqp::AmqpSettings;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, check_secret,
+    check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -55,6 +56,8 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// The same with the role that owns the tables, for migrations; empty: `url`.
     pub migration_url: SecretString,
+    /// Whether this process migrates when it starts; if not, it waits for who does.
+    pub migrate_at_start: bool,
     /// Connections, at most.
     pub pool_max: usize,
     /// Most time to wait for a connection from the pool, in milliseconds.
@@ -211,10 +214,15 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
         self.amqp.validate()?;
-        for (key, url) in [("database.url", &self.database.url), ("amqp.url", &self.amqp.url)] {
+        for (key, url) in [
+            ("database.url", &self.database.url),
+            ("database.migration_url", self.database.migration_url()),
+            ("amqp.url", &self.amqp.url),
+        ] {
             if url.expose_secret().is_empty() {
                 return Err(SettingsError::invalid(key, "is not set"));
             }
+            check_store(key, url, self.profile)?;
         }
         if self.webhooks.allow_private && self.profile != Profile::Dev {
             return Err(SettingsError::invalid(
@@ -295,8 +303,8 @@ mod tests {
     fn the_defaults_lack_only_addresses_and_the_secret() {
         let given = [
             ("NOTIFY_SERVICE__INTERNAL__TOKEN", "a7c1e09b44f2d86a315b9ce07d2f68a4"),
-            ("NOTIFY_SERVICE__DATABASE__URL", "postgres://localhost/notify"),
-            ("NOTIFY_SERVICE__AMQP__URL", "amqp://localhost"),
+            ("NOTIFY_SERVICE__DATABASE__URL", "postgres://notify:kq8Zr2vX0pLw7TnYd4Hs@localhost/notify"),
+            ("NOTIFY_SERVICE__AMQP__URL", "amqp://notify:kq8Zr2vX0pLw7TnYd4Hs@localhost"),
         ];
         let environment: HashMap<_, _> =
             given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -308,8 +316,8 @@ mod tests {
     fn private_targets_are_refused_outside_the_dev_profile() {
         let given = [
             ("NOTIFY_SERVICE__INTERNAL__TOKEN", "a7c1e09b44f2d86a315b9ce07d2f68a4"),
-            ("NOTIFY_SERVICE__DATABASE__URL", "postgres://localhost/notify"),
-            ("NOTIFY_SERVICE__AMQP__URL", "amqp://localhost"),
+            ("NOTIFY_SERVICE__DATABASE__URL", "postgres://notify:kq8Zr2vX0pLw7TnYd4Hs@localhost/notify"),
+            ("NOTIFY_SERVICE__AMQP__URL", "amqp://notify:kq8Zr2vX0pLw7TnYd4Hs@localhost"),
             ("NOTIFY_SERVICE__WEBHOOKS__ALLOW_PRIVATE", "true"),
         ];
         let environment: HashMap<_, _> =

@@ -34,7 +34,7 @@ pub struct App {
 }
 
 impl App {
-    /// Migrates, starts the background tasks and binds; serves nothing yet. `stop` ends it, and is cancelled by it
+    /// Migrates (or waits for it), starts the background tasks and binds; serves nothing yet. `stop` ends it, and is cancelled by it
     /// when a task fails.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl App {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        db::migrate(&settings.database).await?;
+        db::prepare(&settings.database).await?;
         let Pools { requests, background: db } = Db::connect(&settings.database)?;
         let health = Health::new(metrics);
         let tasks = Tasks::new(stop.clone());
@@ -71,6 +71,7 @@ impl App {
             },
             sandbox: http::sandbox::Sandbox(notifier),
             books: books(&settings)?,
+            keep_hours: settings.outbox.keep_hours,
         };
         let server =
             Server::bind(&settings.http, settings.drain, health, move |cfg| http::routes(cfg, &state))?;
@@ -150,7 +151,10 @@ fn providers(settings: &Settings, db: &Db, timeout: Duration) -> Providers {
 }
 
 /// Where the audit asks for the inventory's books.
-fn books(settings: &Settings) -> anyhow::Result<http::audit::Inventory> {
+///
+/// # Errors
+/// The client cannot be made.
+pub fn books(settings: &Settings) -> anyhow::Result<http::audit::Inventory> {
     let timeout = Duration::from_millis(settings.stock.timeout_ms);
     let client = http_client::build(Duration::from_millis(settings.stock.connect_timeout_ms), timeout)?;
     let urls = settings.stock.urls.clone();

@@ -24,6 +24,27 @@ pub struct Deed<'a> {
 }
 
 impl Deed<'_> {
+    /// Writes down that the subject is gone, with what it was.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn record_end<T: Serialize + Sync>(
+        &self,
+        conn: &mut AsyncPgConnection,
+        before: &T,
+    ) -> Result<(), DbError> {
+        diesel::insert_into(audit_log::table)
+            .values((
+                audit_log::actor.eq(self.actor.as_str()),
+                audit_log::action.eq(self.action),
+                audit_log::subject.eq(self.subject),
+                audit_log::before.eq(to_json(before)?),
+            ))
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+
     /// Writes the deed down, with what the subject was before (`None`: it is new) and is now.
     ///
     /// # Errors

@@ -65,6 +65,12 @@ pub const ASKING_MARK_BEFORE: &str = "asking.mark.before";
 pub const CANCEL_COMMIT_BEFORE: &str = "cancel.commit.before";
 /// It is committed, and the buyer does not know it.
 pub const CANCEL_COMMIT_AFTER: &str = "cancel.commit.after";
+/// The inventory has withdrawn units, and the total is not lowered yet; as an error: its answer was lost.
+pub const LOWER_WITHDRAW_AFTER: &str = "lower.withdraw.after";
+/// A lower total is about to be committed.
+pub const LOWER_COMMIT_BEFORE: &str = "lower.commit.before";
+/// It is committed, and nobody knows it.
+pub const LOWER_COMMIT_AFTER: &str = "lower.commit.after";
 
 /// A notice has arrived, nobody knows whose.
 pub const PAYMENT_VERIFY_BEFORE: &str = "payment.verify.before";
@@ -111,7 +117,7 @@ pub const DEAD_LETTER_REPLAY_BEFORE: &str = "dead_letter.replay.before";
 pub const DEAD_LETTER_REPLAY_AFTER: &str = "dead_letter.replay.after";
 
 /// All of them.
-pub const ALL: [&str; 50] = [
+pub const ALL: [&str; 53] = [
     ORDER_RECEIVE_BEFORE,
     ORDER_RECEIVE_AFTER,
     ORDER_BEGIN_BEFORE,
@@ -142,6 +148,9 @@ pub const ALL: [&str; 50] = [
     ASKING_MARK_BEFORE,
     CANCEL_COMMIT_BEFORE,
     CANCEL_COMMIT_AFTER,
+    LOWER_WITHDRAW_AFTER,
+    LOWER_COMMIT_BEFORE,
+    LOWER_COMMIT_AFTER,
     PAYMENT_VERIFY_BEFORE,
     PAYMENT_VERIFY_AFTER,
     PAYMENT_COMMIT_BEFORE,

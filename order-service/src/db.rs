@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 pub mod schema;
+mod schema_version;
 pub mod statement;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrati
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use metrics::gauge;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -61,6 +62,7 @@ impl<T, F> Work<T> for F where
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
     wait: Duration,
+    connecting: Duration,
     committed: Arc<Notify>,
     /// Where transactions run: an HTTP worker's own runtime ends with the server, in the middle of one.
     runtime: Handle,
@@ -84,8 +86,9 @@ impl Db {
         let committed = Arc::new(Notify::new());
         let open = |size| {
             let pool = pool(settings, size)?;
-            let (wait, committed, runtime) = (settings.pool_wait(), committed.clone(), Handle::current());
-            anyhow::Ok(Self { pool, wait, committed, runtime })
+            let (wait, connecting) = (settings.pool_wait(), settings.connect_timeout());
+            let (committed, runtime) = (committed.clone(), Handle::current());
+            anyhow::Ok(Self { pool, wait, connecting, committed, runtime })
         };
         Ok(Pools { requests: open(settings.pool_size)?, background: open(settings.background_pool_size)? })
     }
@@ -95,9 +98,14 @@ impl Db {
     /// # Errors
     /// None became free, or none could be opened, in time.
     pub async fn get(&self) -> Result<Object<AsyncPgConnection>, DbError> {
-        match tokio::time::timeout(self.wait, self.pool.get()).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(DbError::Busy),
+        let (pool, patience) = (self.pool.clone(), self.wait + self.connecting);
+        // In a task of its own: a connection that takes longer to open than anybody waits for one is there for whoever
+        // comes next. Otherwise each would begin from the beginning, and give up, for ever.
+        let getting = self.runtime.spawn(async move { tokio::time::timeout(patience, pool.get()).await });
+        match tokio::time::timeout(self.wait, getting).await {
+            Ok(Ok(Ok(connection))) => Ok(connection?),
+            Ok(Err(_)) => Err(DbError::Panicked),
+            Ok(Ok(Err(_))) | Err(_) => Err(DbError::Busy),
         }
     }
 
@@ -195,6 +203,15 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
     Pool::builder(manager).max_size(size).build().context("database pool")
 }
 
+/// Makes sure that the database has the schema of this version: brings it there, or, where another process does that,
+/// waits for it.
+///
+/// # Errors
+/// As [`migrate`], and as [`schema_version::wait`].
+pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
+}
+
 /// Brings the database to the schema of this version; instances that start together do it once.
 ///
 /// # Errors
@@ -202,7 +219,7 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let work = async {
         // Not from the pool: migrations may take longer than a statement is allowed to.
-        let mut conn = open_patiently(settings).await?;
+        let mut conn = open_patiently(settings, settings.migration_url()).await?;
         conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
         // The lock ends with the connection, also if this fails.
         let mut harness = AsyncMigrationHarness::new(conn);
@@ -219,10 +236,13 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
 }
 
 /// A connection without the bounds of a session.
-async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection, ConnectionError> {
+async fn open_patiently(
+    settings: &DatabaseSettings,
+    url: &SecretString,
+) -> Result<AsyncPgConnection, ConnectionError> {
     let give_up = Instant::now() + STARTUP_PATIENCE;
     loop {
-        let url = settings.migration_url().expose_secret().to_owned();
+        let url = url.expose_secret().to_owned();
         match open(url, String::new(), (settings.connect_timeout(), MIGRATION_TIMEOUT)).await {
             Err(error) if Instant::now() < give_up => {
                 tracing::warn!(%error, "waiting for the database");
@@ -234,11 +254,12 @@ async fn open_patiently(settings: &DatabaseSettings) -> Result<AsyncPgConnection
 }
 
 /// Bounds of every session. Plans are made for the actual values: a generic plan made while the table was new reads
-/// all of it in the per-user guard.
+/// all of it in the per-user guard. No statement here runs long enough to be worth compiling, which takes half a second
+/// of CPU and begins as soon as a plan looks expensive, even if it is never executed.
 fn session_setup(settings: &DatabaseSettings) -> String {
     format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; \
-         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan",
+         SET idle_in_transaction_session_timeout = {}; SET plan_cache_mode = force_custom_plan; SET jit = off",
         settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
     )
 }

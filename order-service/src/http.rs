@@ -4,10 +4,12 @@ pub mod admin;
 pub mod admin_orders;
 pub mod admin_sales;
 pub mod audit;
+pub mod blocks;
 pub mod body;
 mod csv;
 pub mod cursor;
 pub mod dead_letters;
+pub mod erasure;
 pub mod inventory;
 pub mod orders;
 pub mod payments;
@@ -43,6 +45,8 @@ pub struct State {
     pub sandbox: sandbox::Sandbox,
     /// stock-service's books.
     pub books: audit::Inventory,
+    /// How long published messages may be told again.
+    pub keep_hours: i32,
 }
 
 /// Longest JSON body, in bytes.
@@ -74,6 +78,7 @@ pub fn routes(cfg: &mut ServiceConfig, state: &State) {
                 .wrap(internal::guard(&state.internal_token))
                 .configure(for_stock_service)
                 .configure(for_buyers)
+                .app_data(web::Data::new(erasure::KeepHours(state.keep_hours)))
                 .configure(for_admins)
                 .default_service(web::route().to(no_such_route)),
         )
@@ -96,6 +101,7 @@ fn for_buyers(cfg: &mut ServiceConfig) {
         .route("/sales", web::get().to(sales::list))
         .route("/sales/{sale_id}", web::get().to(sales::one))
         .route("/known-ids", web::get().to(sales::known_ids))
+        .route("/blocks", web::get().to(blocks::in_force))
         .route("/orders/{order_id}/pay", web::post().to(payments::pay))
         .route("/payments/{provider}/callback", web::post().to(payments::callback))
         .service(
@@ -124,6 +130,13 @@ fn for_admins(cfg: &mut ServiceConfig) {
     .route("/admin/items/{item_id}/restock", web::post().to(admin_sales::restock))
     .route("/admin/orders", web::get().to(admin_orders::list))
     .route("/admin/orders/{order_id}/refund", web::post().to(admin_orders::refund))
+    .service(
+        web::resource("/admin/blocks")
+            .route(web::post().to(blocks::create))
+            .route(web::get().to(blocks::list)),
+    )
+    .route("/admin/blocks/{id}", web::delete().to(blocks::lift))
+    .route("/admin/users/{user_id}/erase", web::post().to(erasure::erase))
     .route("/admin/audit-log", web::get().to(admin_sales::audit_log))
     .route("/admin/dead-letters", web::get().to(dead_letters::list))
     .route("/admin/dead-letters/{id}/replay", web::post().to(dead_letters::replay))

@@ -25,11 +25,13 @@ use crate::planted::FENCE_NOT_AWAITED;
 pub const LOOKUP_MAX: usize = 256;
 /// Longest wait for a fence.
 pub const FENCE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often to look whether the fence has come through.
-const FENCE_POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// How soon to look again whether the fence has come through, and how rarely at last. Many items may wait at once, behind
+/// the same queue, and whoever looks takes a connection from those who work it off.
+const FENCE_POLL_FIRST: Duration = Duration::from_millis(15);
+const FENCE_POLL_LONGEST: Duration = Duration::from_millis(120);
 
 const GRANT_EPOCH: &str = "
-UPDATE items SET epoch = epoch + 1, epoch_token = $2 FROM sales s
+UPDATE items SET epoch = greatest(epoch, $3) + 1, epoch_token = $2 FROM sales s
  WHERE items.id = $1 AND s.id = items.sale_id AND s.published_at IS NOT NULL
 RETURNING items.epoch AS epoch";
 
@@ -48,7 +50,7 @@ SELECT i.id, i.sale_id, i.version, s.starts_at, s.ends_at, s.paused_at IS NOT NU
 /// Items stay listed for two days after their sale, which is longer than any of its orders can wait for payment; and
 /// longer where orders are overdue because nobody was there to end them. Until then the inventory may hold their keys.
 const LIVE: &str = "
-SELECT i.id, i.version, i.epoch FROM items i JOIN sales s ON s.id = i.sale_id
+SELECT i.id, i.version, i.epoch, coalesce(s.ended_at, s.ends_at) AS ends_at FROM items i JOIN sales s ON s.id = i.sale_id
  WHERE s.published_at IS NOT NULL
    AND (coalesce(s.ended_at, s.ends_at) > now() - interval '2 days'
         OR i.id IN (SELECT o.item_id FROM orders o
@@ -58,11 +60,12 @@ SELECT i.id, i.version, i.epoch FROM items i JOIN sales s ON s.id = i.sale_id
 const FENCED: &str = "SELECT epoch, epoch_token, fenced_epoch FROM items WHERE id = $1";
 const ORDERS_OF_ITEM: &str = "SELECT * FROM orders WHERE item_id = $1";
 /// Pages follow the index by item and user. An order that has just changed is left out: its news may be on their way.
+/// One look into the index per order: as an anti-join it would be planned as a read of all transitions.
 const QUIET_ORDERS: &str = "
 SELECT * FROM orders o
  WHERE item_id = $1 AND (user_id, id) > ($2, $3)
-   AND NOT EXISTS (SELECT 1 FROM order_transitions t
-                    WHERE t.order_id = o.id AND t.at > now() - interval '10 seconds')
+   AND coalesce((SELECT max(t.at) FROM order_transitions t WHERE t.order_id = o.id) <= now() - interval '10 seconds',
+                true)
  ORDER BY user_id, id LIMIT $4";
 const LOOKUP: &str = "SELECT * FROM orders WHERE id = ANY($1) AND item_id = $2";
 
@@ -90,6 +93,8 @@ struct LiveRow {
     version: i64,
     #[diesel(sql_type = BigInt)]
     epoch: i64,
+    #[diesel(sql_type = Timestamptz)]
+    ends_at: DateTime<Utc>,
 }
 
 #[derive(QueryableByName)]
@@ -152,16 +157,18 @@ pub enum StockAnswer {
     NotFound,
 }
 
-/// Hands out the next epoch of an item; `None` when there is no such item for sale.
+/// Hands out the next epoch of an item, above `above`: the inventory may know a higher one than a database that was restored
+/// from a backup. `None` when there is no such item for sale.
 ///
 /// # Errors
 /// The database's.
-pub async fn grant_epoch(db: &Db, item: ItemId) -> Result<Option<EpochGranted>, DbError> {
+pub async fn grant_epoch(db: &Db, item: ItemId, above: i64) -> Result<Option<EpochGranted>, DbError> {
     let token = Uuid::new_v4();
     let granted = db.quiet_transaction(move |conn| {
         Box::pin(async move {
             let statement =
                 diesel::sql_query(GRANT_EPOCH).bind::<SqlUuid, _>(item.0).bind::<SqlUuid, _>(token);
+            let statement = statement.bind::<BigInt, _>(above);
             Ok(Kept(statement).get_result::<Granted>(conn).await.optional()?)
         })
     });
@@ -184,7 +191,12 @@ pub async fn definition(db: &Db, item: ItemId) -> Result<Option<ItemDefinition>,
 pub async fn live_items(db: &Db) -> Result<LiveItems, DbError> {
     let mut conn = db.get().await?;
     let rows: Vec<LiveRow> = Kept(diesel::sql_query(LIVE)).load(&mut conn).await?;
-    let live = |row: LiveRow| LiveItem { item_id: ItemId(row.id), version: row.version, epoch: row.epoch };
+    let live = |row: LiveRow| LiveItem {
+        item_id: ItemId(row.id),
+        version: row.version,
+        epoch: row.epoch,
+        ends_at: Some(row.ends_at),
+    };
     Ok(LiveItems { items: rows.into_iter().map(live).collect() })
 }
 
@@ -226,6 +238,7 @@ pub async fn quiet_orders(
 /// # Errors
 /// The database's.
 pub async fn stock(db: &Db, claim: Claim, deadline: Instant) -> Result<StockAnswer, DbError> {
+    let mut pause = FENCE_POLL_FIRST;
     loop {
         match fence(db, claim).await? {
             None => return Ok(StockAnswer::NotFound),
@@ -235,7 +248,10 @@ pub async fn stock(db: &Db, claim: Claim, deadline: Instant) -> Result<StockAnsw
             Some(fence) if fence.fenced_epoch >= claim.epoch => break,
             Some(_) if failpoint::planted(FENCE_NOT_AWAITED) => break,
             Some(_) if Instant::now() >= deadline => return Ok(StockAnswer::NotFenced),
-            Some(_) => sleep(FENCE_POLL_INTERVAL).await,
+            Some(_) => {
+                sleep(pause).await;
+                pause = pause.mul_f32(1.5).min(FENCE_POLL_LONGEST);
+            }
         }
     }
     let mut conn = db.get().await?;
@@ -298,6 +314,7 @@ fn definition_of(row: DefinitionRow) -> Result<ItemDefinition, DbError> {
         settled: row.settled,
         waiting_room: row.waiting_room,
         challenge: row.challenge,
+        epoch: Some(row.epoch),
     })
 }
 

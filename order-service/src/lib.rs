@@ -4,11 +4,14 @@
 //! (the one way in which an order changes), [`outbox`] (telling the others), then [`http`].
 
 pub mod app;
+pub mod archive;
 pub mod audit;
 pub mod audit_log;
+pub mod blocks;
 pub mod crash_points;
 pub mod db;
 pub mod dead_letters;
+pub mod erasure;
 pub mod error;
 pub mod expiry;
 pub mod gauges;
@@ -16,6 +19,7 @@ pub mod http;
 pub mod inventory;
 pub mod machine;
 pub mod measures;
+pub mod once;
 pub mod orders;
 pub mod outbox;
 pub mod payments;

@@ -1,16 +1,28 @@
 //! Entry point of order-service. Wiring only: every decision lives in the library.
 
 use anyhow::Context as _;
+use common::command::{self, Command};
 use common::telemetry::Metrics;
-use order_service::{App, Settings};
+use order_service::{App, Settings, once};
+
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let command = Command::from_arguments(&once::COMMANDS)?;
     let settings = Settings::load().context("invalid configuration")?;
+    if command == Command::Health {
+        return command::health(&settings.http).await;
+    }
     let telemetry = common::telemetry::init("order-service", &settings.telemetry, order_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
 
-    let result = run(settings, telemetry.metrics()).await;
+    let result = match command {
+        Command::Once(name) => once::run(name, &settings).await,
+        Command::Serve | Command::Health => run(settings, telemetry.metrics()).await,
+    };
 
     telemetry.flush().await; // Also after a failure: the last spans are the interesting ones.
     result

@@ -36,11 +36,14 @@ pub const AMOUNT_NOT_CHECKED: &str = "amount_not_checked";
 pub const NOTICE_COUNTED_AGAIN: &str = "notice_counted_again";
 /// A write whose commit may have worked is answered as one that had no effect. P2.
 pub const WRITE_SAID_NONE: &str = "write_said_none";
+/// A total is lowered before the inventory has withdrawn the units. P2: accepted orders that the queue still carries are
+/// rejected.
+pub const LOWERED_FIRST: &str = "lowered_first";
 /// Whoever asks sees the order. P8.
 pub const FOREIGN_ORDER_SHOWN: &str = "foreign_order_shown";
 
 /// All of them.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 19] = [
     ACK_BEFORE_COMMIT,
     TAKEN_COUNTED_TWICE,
     POISON_SWALLOWED,
@@ -58,5 +61,6 @@ pub const ALL: [&str; 18] = [
     AMOUNT_NOT_CHECKED,
     NOTICE_COUNTED_AGAIN,
     WRITE_SAID_NONE,
+    LOWERED_FIRST,
     FOREIGN_ORDER_SHOWN,
 ];

@@ -61,6 +61,11 @@ impl SaleRecord {
         state(&self.sale, self.now)
     }
 
+    /// The sale's id.
+    pub fn id(&self) -> Uuid {
+        self.sale.id
+    }
+
     /// Its place in the listing of admins.
     pub fn place(&self) -> (DateTime<Utc>, Uuid) {
         (self.sale.created_at, self.sale.id)

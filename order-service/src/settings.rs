@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::amqp::AmqpSettings;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret,
+    check_secret, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub asking: AskingSettings,
     /// Giving it back.
     pub refunds: RefundSettings,
+    /// Old orders as files.
+    pub archive: ArchiveSettings,
 }
 
 /// The orders database.
@@ -58,6 +60,8 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// The same with the role that owns the tables, for migrations; empty: `url`.
     pub migration_url: SecretString,
+    /// Whether this process migrates when it starts; if not, it waits for who does.
+    pub migrate_at_start: bool,
     /// Most connections of this process for requests.
     pub pool_size: usize,
     /// Most connections of this process for background work.
@@ -97,6 +101,16 @@ impl DatabaseSettings {
     pub fn pool_wait(&self) -> Duration {
         Duration::from_millis(self.pool_wait_ms)
     }
+}
+
+/// Old orders as files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSettings {
+    /// Where they go; empty: nowhere.
+    pub folder: String,
+    /// Days after the end of a sale.
+    pub after_days: u16,
 }
 
 /// Turning reservations into orders.
@@ -334,6 +348,13 @@ impl Settings {
     fn validate(&self) -> Result<(), SettingsError> {
         check_secret("internal.token", &self.internal.token, self.profile)?;
         self.amqp.validate()?;
+        for (key, url) in [
+            ("database.url", &self.database.url),
+            ("database.migration_url", self.database.migration_url()),
+            ("amqp.url", &self.amqp.url),
+        ] {
+            check_store(key, url, self.profile)?;
+        }
         self.validate_payments()?;
         let at_least_one = [
             ("database.pool_size", self.database.pool_size > 0),
@@ -396,7 +417,7 @@ mod tests {
 
     const DEV: [(&str, &str); 4] = [
         ("PROFILE", "dev"),
-        ("AMQP__URL", "amqp://h"),
+        ("AMQP__URL", "amqp://o:kq8Zr2vX0pLw7TnYd4Hs@h"),
         ("INTERNAL__TOKEN", "short"),
         ("PAYMENTS__SANDBOX_SECRET", "short"),
     ];
@@ -427,8 +448,11 @@ mod tests {
     }
 
     const STRONG: &str = "q7Zp4Xw9Lk2Vt6Rn8Bc3Hs5Jd1Fg0MyA";
-    const STORES: [(&str, &str); 3] =
-        [("DATABASE__URL", "postgres://h/orders"), ("AMQP__URL", "amqp://h"), ("INTERNAL__TOKEN", STRONG)];
+    const STORES: [(&str, &str); 3] = [
+        ("DATABASE__URL", "postgres://o:kq8Zr2vX0pLw7TnYd4Hs@h/orders"),
+        ("AMQP__URL", "amqp://o:kq8Zr2vX0pLw7TnYd4Hs@h"),
+        ("INTERNAL__TOKEN", STRONG),
+    ];
 
     fn load(overrides: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         Settings::load_from(&[&STORES, overrides].concat())

@@ -126,14 +126,13 @@ local offered_before = available > 0
 local now = now_ms()
 local reply = { OPEN, now }
 
+-- What is written at the end, one call a key, field and value in turn; where a field comes twice, the later one stays.
+local new_holds, new_attempts, changed_buyers = {}, {}, {}
+
 -- Moves units of one user; `taken` is negative when they come back.
 local function count_buyer(user, taken)
   bought[user] = math.max(bought[user] + taken, 0)
-  if bought[user] == 0 then
-    redis.call('HDEL', KEYS[3], user)
-  else
-    redis.call('HSET', KEYS[3], user, bought[user])
-  end
+  changed_buyers[user] = true
 end
 
 -- Units that were counted as on offer and are not: first out of what is withheld and was not withdrawn.
@@ -157,8 +156,8 @@ end
 local function write_hold(order, reserved_ms)
   known[order.id] = { quantity = order.quantity, units = order.units, version = order.version,
     reserved_ms = reserved_ms }
-  redis.call('HSET', KEYS[2], order.id,
-    format_hold(order.quantity, order.units, order.version, reserved_ms, order.user))
+  new_holds[#new_holds + 1] = order.id
+  new_holds[#new_holds + 1] = format_hold(order.quantity, order.units, order.version, reserved_ms, order.user)
 end
 
 local function apply(order)
@@ -174,7 +173,8 @@ local function apply(order)
   end
   if not hold then
     attempts[order.user] = attempts[order.user] + 1
-    redis.call('HSET', KEYS[5], order.user, attempts[order.user])
+    new_attempts[#new_attempts + 1] = order.user
+    new_attempts[#new_attempts + 1] = attempts[order.user]
   end
   if active > before then
     take(active - before)
@@ -188,12 +188,30 @@ end
 
 for i, order in ipairs(orders) do
   reply[i + 2] = apply(order)
-  redis.call('ZREM', KEYS[4], order.id)
   if late_count > 0 and kept_version(order.id) <= order.version then
     redis.call('HDEL', KEYS[7], order.id)
   end
 end
 
+local some_bought, none_bought = {}, {}
+for user in pairs(changed_buyers) do
+  if bought[user] == 0 then
+    none_bought[#none_bought + 1] = user
+  else
+    some_bought[#some_bought + 1] = user
+    some_bought[#some_bought + 1] = bought[user]
+  end
+end
+local function write(command, key, values)
+  if #values > 0 then
+    redis.call(command, key, unpack(values))
+  end
+end
+write('HSET', KEYS[2], new_holds)
+write('HSET', KEYS[3], some_bought)
+write('HDEL', KEYS[3], none_bought)
+write('HSET', KEYS[5], new_attempts)
+redis.call('ZREM', KEYS[4], unpack(ids))
 redis.call('HSET', KEYS[1], 'available', available, 'withheld', withheld)
 if available > 0 and not offered_before then
   redis.call('HSET', KEYS[1], 'reopen_ms', now + lease_ms, 'reopen_as', 'sold_out')

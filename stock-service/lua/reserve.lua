@@ -31,14 +31,15 @@ assert(count >= 1 and count <= REQUESTS_MAX and count == math.floor(count), 'res
 local epoch_min, attempts_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 assert(epoch_min and attempts_max, 'reserve.lua: epoch and attempts must be numbers')
 
+local find, format = string.find, string.format
 local ids, users, quantities, deadlines, admitted = {}, {}, {}, {}, {}
 for i = 1, count do
   local at = HEADER + (i - 1) * PER_REQUEST
   ids[i], users[i] = ARGV[at + 1], ARGV[at + 2]
   quantities[i], deadlines[i], admitted[i] = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  assert(#ids[i] > 0 and string.match(users[i], '^[%w_-]+$'), 'reserve.lua: bad order id or user')
-  local quantity = quantities[i]
-  assert(quantity and quantity >= 1 and quantity <= QUANTITY_MAX and quantity == math.floor(quantity) and deadlines[i]
+  local id, user, quantity = ids[i], users[i], quantities[i]
+  assert(id ~= '' and user ~= '' and not find(user, '[^%w_-]'), 'reserve.lua: bad order id or user')
+  assert(quantity and quantity >= 1 and quantity <= QUANTITY_MAX and quantity % 1 == 0 and deadlines[i]
     and admitted[i], 'reserve.lua: bad quantity, deadline or admission')
 end
 
@@ -108,13 +109,29 @@ end
 
 local refusal_for_all, refusal_for_now = closed_for_all(), lease_refusal()
 local new_holds, new_buyers, new_attempts, new_unsettled, new_places = {}, {}, {}, {}, {}
+local granted = 0
 local reply = { OPEN, now, tonumber(item[2]), sale, tonumber(price), currency, starts_ms }
+local answered = #reply
 
 local function answer(code, standing, reserved_ms)
-  reply[#reply + 1] = code
-  reply[#reply + 1] = standing
-  reply[#reply + 1] = reserved_ms
+  reply[answered + 1], reply[answered + 2], reply[answered + 3] = code, standing, reserved_ms
+  answered = answered + 3
 end
+
+-- Redis writes a number of Lua as a fraction of 17 digits, which is slow; a text it takes as it is.
+local texts = {}
+local function integer_text(number)
+  local text = texts[number]
+  if not text then
+    text = format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = integer_text(now)
+
+-- As include/hold.lua writes it, of units that are held and not reported yet.
+local held_since = ':held:0:' .. now_text .. ':'
 
 local function refusal_of(i)
   local user = users[i]
@@ -151,24 +168,20 @@ for i = 1, count do
     attempts[user] = attempts[user] + 1
     -- A second request with this id in the same batch travels in the same message.
     seen[id] = { quantity, user, now, KNOWN_UNSETTLED }
-    new_holds[#new_holds + 1] = id
-    new_holds[#new_holds + 1] = format_hold(quantity, 'held', 0, now, user)
-    new_buyers[#new_buyers + 1] = user
-    new_buyers[#new_buyers + 1] = bought[user]
-    new_attempts[#new_attempts + 1] = user
-    new_attempts[#new_attempts + 1] = attempts[user]
+    granted = granted + 2
+    new_holds[granted - 1], new_holds[granted] = id, integer_text(quantity) .. held_since .. user
+    new_buyers[granted - 1], new_buyers[granted] = user, integer_text(bought[user])
+    new_attempts[granted - 1], new_attempts[granted] = user, integer_text(attempts[user])
     if has_line then
       places[user] = admitted[i]
-      new_places[#new_places + 1] = user
-      new_places[#new_places + 1] = admitted[i]
+      new_places[granted - 1], new_places[granted] = user, integer_text(admitted[i])
     end
-    new_unsettled[#new_unsettled + 1] = now
-    new_unsettled[#new_unsettled + 1] = id
+    new_unsettled[granted - 1], new_unsettled[granted] = now_text, id
     answer(available, GRANTED, now)
   end
 end
 
-if #new_holds > 0 then
+if granted > 0 then
   redis.call('HSET', KEYS[2], unpack(new_holds))
   redis.call('HSET', KEYS[3], unpack(new_buyers))
   redis.call('HSET', KEYS[5], unpack(new_attempts))

@@ -45,6 +45,8 @@ pub const CONFIRM: Step = Step { before: "stock.confirm.before", after: "stock.c
 pub const REPLY: Step = Step { before: "stock.reply.before", after: "stock.reply.after" };
 /// The script by which the books follow orders, and ids leave `unsettled`.
 pub const SETTLE: Step = Step { before: "stock.settle.before", after: "stock.settle.after" };
+/// The script by which units go off offer before a total is lowered.
+pub const WITHDRAW: Step = Step { before: "stock.withdraw.before", after: "stock.withdraw.after" };
 
 /// The relay reads what is unsettled for long.
 pub const RELAY_SELECT: Step = Step { before: "relay.select.before", after: "relay.select.after" };
@@ -72,7 +74,7 @@ pub const REBUILD_RENAME: Step = Step { before: "rebuild.rename.before", after: 
 pub const REBUILD_GATE: Step = Step { before: "rebuild.gate.before", after: "rebuild.gate.after" };
 
 /// Every point.
-pub const ALL: [&str; 34] = [
+pub const ALL: [&str; 36] = [
     CONNECT.before,
     CONNECT.after,
     SCRIPT.before,
@@ -85,6 +87,8 @@ pub const ALL: [&str; 34] = [
     REPLY.after,
     SETTLE.before,
     SETTLE.after,
+    WITHDRAW.before,
+    WITHDRAW.after,
     RELAY_SELECT.before,
     RELAY_SELECT.after,
     RELAY_PUBLISH.before,

@@ -38,6 +38,8 @@ pub struct Item {
     open: AtomicBool,
     epoch: AtomicI64,
     alarms: AtomicI64,
+    /// When its sale ends by order-service's list, in ms; the greatest number: not known.
+    ends_ms: AtomicI64,
     last: Mutex<Last>,
     /// One at a time builds the filter.
     filter_turn: Arc<Semaphore>,
@@ -81,6 +83,18 @@ impl Item {
     /// Whether its books were wrong so often that no load may open the gate, see [`crate::check`].
     pub fn is_kept_closed(&self) -> bool {
         self.alarms.load(Ordering::Relaxed) > HEALS_MAX
+    }
+
+    /// order-service says when its sale ends, in ms.
+    pub fn ends(&self, ends_ms: i64) {
+        self.ends_ms.store(ends_ms, Ordering::Relaxed);
+    }
+
+    /// Whether nobody can buy it any more, as far as is known: then there is no hurry to load it.
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        let ended_here = |figures: &Figures| figures.state == "ended" || figures.ends_ms <= now_ms;
+        self.ends_ms.load(Ordering::Relaxed) <= now_ms
+            || self.last.lock().figures.as_ref().is_some_and(ended_here)
     }
 
     /// The last figures; of a closed item, those from before.
@@ -178,6 +192,7 @@ impl Items {
                 open: AtomicBool::new(false),
                 epoch: AtomicI64::new(0),
                 alarms: AtomicI64::new(0),
+                ends_ms: AtomicI64::new(i64::MAX),
                 last: Mutex::default(),
                 filter_turn: Arc::new(Semaphore::new(1)),
             })

@@ -7,6 +7,7 @@
 
 pub mod announce;
 pub mod app;
+pub mod behind;
 pub mod catalogue;
 pub mod check;
 pub mod consumers;

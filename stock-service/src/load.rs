@@ -7,6 +7,7 @@
 
 mod attempt;
 mod schedule;
+mod steps;
 
 pub use attempt::{LoadError, Loaded, Loader};
 pub use schedule::start;

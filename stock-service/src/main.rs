@@ -1,13 +1,22 @@
 //! Entry point of stock-service. Wiring only: every decision lives in the library.
 
 use anyhow::Context as _;
+use common::command::{self, Command};
 use common::telemetry::Metrics;
 use stock_service::{App, Settings};
 use tokio_util::sync::CancellationToken;
 
+/// Every request allocates some dozen times, on one thread, and is often freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let command = Command::from_arguments(&[])?;
     let settings = Settings::load().context("invalid configuration")?;
+    if command == Command::Health {
+        return command::health(&settings.http).await;
+    }
     let telemetry = common::telemetry::init("stock-service", &settings.telemetry, stock_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();

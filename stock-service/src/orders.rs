@@ -64,6 +64,11 @@ struct After<'a> {
 }
 
 #[derive(Serialize)]
+struct Above {
+    above: i64,
+}
+
+#[derive(Serialize)]
 struct Fence<'a> {
     epoch: i64,
     token: &'a str,
@@ -104,13 +109,14 @@ impl Orders {
         read(expect_ok(response)?).await.map(Some)
     }
 
-    /// The right to load an item; `None`: there is no such item.
+    /// The right to load an item, with an epoch above `above`; `None`: there is no such item.
     ///
     /// # Errors
     /// See [`OrdersError`].
-    pub async fn grant_epoch(&self, item: ItemId) -> Result<Option<EpochGranted>, OrdersError> {
+    pub async fn grant_epoch(&self, item: ItemId, above: i64) -> Result<Option<EpochGranted>, OrdersError> {
         let path = format!("/internal/v1/items/{item}/epochs");
-        let response = self.upstream.request(Method::POST, &path, self.deadline()).send().await?;
+        let call = self.upstream.request(Method::POST, &path, self.deadline());
+        let response = call.query(&Above { above }).send().await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }

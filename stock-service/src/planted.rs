@@ -35,9 +35,11 @@ pub const OLDER_VERSION_APPLIED: &str = "older_version_applied";
 pub const RELAY_NEVER_PUBLISHES: &str = "relay_never_publishes";
 /// An order that Redis does not know is not adopted: its units are sold once more (P1).
 pub const ADOPTION_SKIPPED: &str = "adoption_skipped";
+/// Units that were withdrawn for a lower total are still on offer (P2).
+pub const WITHDRAWN_STAYS_ON_OFFER: &str = "withdrawn_stays_on_offer";
 
 /// Every mistake.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 17] = [
     NO_RUN_ID_CHECK,
     REBUILD_IGNORES_ORDERS,
     REBUILD_WITHOUT_TOMBSTONES,
@@ -54,6 +56,7 @@ pub const ALL: [&str; 16] = [
     OLDER_VERSION_APPLIED,
     RELAY_NEVER_PUBLISHES,
     ADOPTION_SKIPPED,
+    WITHDRAWN_STAYS_ON_OFFER,
 ];
 
 /// A mistake that is a change of a script's text.
@@ -67,6 +70,9 @@ pub struct InScript {
     pub wrong: &'static str,
 }
 
+const WITHDRAWN: &str =
+    "redis.call('HSET', KEYS[1], 'available', available - moved, 'withheld', withheld + moved,
+  'withdrawn', withdrawn + moved)";
 const APPLIED_ONCE: &str = "  if hold and hold.version >= order.version then
     return UNCHANGED
   end
@@ -79,7 +85,7 @@ const APPLIED_AGAIN: &str = "  if hold and hold.version > order.version then
 ";
 
 /// The mistakes that are made in whichever scripts have the text.
-pub const IN_SCRIPTS: [InScript; 9] = [
+pub const IN_SCRIPTS: [InScript; 10] = [
     InScript { name: NO_RUN_ID_CHECK, right: "and run_id == server_run_id() and", wrong: "and" },
     InScript {
         name: UNSETTLED_NOT_WRITTEN,
@@ -95,6 +101,7 @@ pub const IN_SCRIPTS: [InScript; 9] = [
         right: "hold and hold.version >= order.version",
         wrong: "hold and hold.version == order.version",
     },
+    InScript { name: WITHDRAWN_STAYS_ON_OFFER, right: WITHDRAWN, wrong: "" },
     InScript { name: NEVER_RELEASED, right: "available = available + quantity", wrong: "" },
     InScript {
         name: ADOPTION_SKIPPED,

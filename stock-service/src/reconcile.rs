@@ -4,7 +4,7 @@
 //! Needed only where an event was lost: one that was parked, say. It goes both ways: for the holds here order-service is
 //! asked, and its orders, those that have been quiet for a while, are applied here, so that one that Redis lacks is
 //! adopted. A hold that is settled here and unknown there means that the source of truth has lost an order: nothing is
-//! repaired, somebody has to look.
+//! repaired, the gate is closed until somebody has looked ([`crate::behind`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,28 +14,21 @@ use common::ids::{ItemId, OrderId};
 use common::shutdown::Tasks;
 use tokio::time::sleep;
 
+use crate::behind::{Behind, keep_closed};
 use crate::check::check;
 use crate::inventory::{BOOKS_ATOMIC_MAX, StoreError};
 use crate::items::Item;
 use crate::keys::{Purpose, lock};
 use crate::load::Loader;
-use crate::orders::{LOOKUP_MAX, OrdersError};
+use crate::orders::LOOKUP_MAX;
 use crate::settings::ReconcileSettings;
 use crate::stock::{Applied, Hold, OrderState};
+use crate::upkeep::UpkeepError;
 
 /// How many rounds one replica keeps an item to itself, so that its place in the item is not lost.
 const LOCK_ROUNDS: u32 = 3;
 /// The books of an item with many orders are read by pages, which is no light work: they are checked every so many rounds.
 const BIG_CHECK_ROUNDS: u32 = 6;
-
-/// Why a round ended early; the next one goes on.
-#[derive(Debug, thiserror::Error)]
-enum ReconcileError {
-    #[error("Redis")]
-    Store(#[from] StoreError),
-    #[error("order-service")]
-    Orders(#[from] OrdersError),
-}
 
 /// Starts the reconciler, as one of `tasks`.
 pub fn start(loader: Loader, settings: ReconcileSettings, tasks: &Tasks) {
@@ -78,7 +71,7 @@ impl Reconciler {
         }
     }
 
-    async fn look_after(&mut self, item: &Item) -> Result<(), ReconcileError> {
+    async fn look_after(&mut self, item: &Item) -> Result<(), UpkeepError> {
         let inventory = self.loader.inventory.clone();
         let lock_time = Duration::from_millis(self.settings.interval_ms) * LOCK_ROUNDS;
         if !inventory.lock(&lock(item.id, Purpose::Reconcile), self.loader.owner, lock_time).await? {
@@ -104,7 +97,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn compare(&mut self, item: &Item) -> Result<(), ReconcileError> {
+    async fn compare(&mut self, item: &Item) -> Result<(), UpkeepError> {
         let inventory = self.loader.inventory.clone();
         let epoch = item.epoch();
         let place = self.places.get(&item.id).filter(|(of, _)| *of == epoch).map_or(0, |(_, place)| *place);
@@ -117,7 +110,7 @@ impl Reconciler {
     }
 
     /// A sweep over the orders of order-service, some pages a round.
-    async fn compare_back(&mut self, item: &Item) -> Result<(), ReconcileError> {
+    async fn compare_back(&mut self, item: &Item) -> Result<(), UpkeepError> {
         let lease_ms = self.loader.catalogue.script_lease_ms();
         for _ in 0..self.settings.page_max.div_ceil(LOOKUP_MAX) {
             let page = self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id)).await?;
@@ -139,16 +132,20 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn compare_page(&self, item: &Item, holds: &[(OrderId, Hold)]) -> Result<(), ReconcileError> {
+    async fn compare_page(&self, item: &Item, holds: &[(OrderId, Hold)]) -> Result<(), UpkeepError> {
         let ids: Vec<OrderId> = holds.iter().map(|(id, _)| *id).collect();
         let known: HashMap<OrderId, OrderState> = {
             let orders = self.loader.orders.lookup(item.id, &ids).await?;
             orders.iter().map(|order| (order.order_id, OrderState::from(order))).collect()
         };
-        let lost = holds.iter().filter(|(id, hold)| hold.version > 0 && !known.contains_key(id)).count();
+        let behind =
+            |(id, hold): &&(OrderId, Hold)| hold.version > known.get(id).map_or(0, |order| order.version);
+        let lost = holds.iter().filter(behind).count();
         if lost > 0 {
-            tracing::error!(item.id = %item.id, orders = lost, "order-service does not know orders that it has reported");
+            tracing::error!(item.id = %item.id, orders = lost, "order-service does not know orders as it has reported them");
             metrics::counter!("stock_drift_total", "kind" => "lost_there").increment(lost as u64);
+            let Loader { inventory, orders, items, .. } = &self.loader;
+            return keep_closed(inventory, orders, items, item, Behind::Order).await;
         }
         let newer =
             holds.iter().filter_map(|(id, hold)| known.get(id).filter(|order| order.version > hold.version));

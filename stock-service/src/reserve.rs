@@ -98,7 +98,7 @@ impl Reservations {
             queue_max: self.shared.settings.queue_max,
             batch_max: REQUESTS_PER_CALL_MAX,
             flights_max: self.shared.settings.flights_max,
-            min_interval: Duration::ZERO,
+            min_interval: Duration::from_millis(self.shared.settings.min_interval_ms),
         };
         let shared = self.shared.clone();
         Batcher::start(settings, &self.tasks, move |batch| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::amqp::AmqpSettings;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret,
+    check_secret, check_store,
 };
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -77,6 +77,8 @@ pub struct ReserveSettings {
     pub queue_max: usize,
     /// Most batches of one item in flight.
     pub flights_max: usize,
+    /// Least time between two batches of one item, unless a batch is full.
+    pub min_interval_ms: u64,
     /// Most scripts in flight over all items.
     pub scripts_max: usize,
     /// Most orders of one user of one item ever.
@@ -199,6 +201,7 @@ impl Settings {
             if url.expose_secret().is_empty() {
                 return Err(SettingsError::invalid(key, "is not set"));
             }
+            check_store(key, url, self.profile)?;
         }
         let positive = [
             ("redis.connect_timeout_ms", self.redis.connect_timeout_ms),
@@ -244,8 +247,14 @@ mod tests {
 
     fn settings(extra: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let mut environment = HashMap::from([
-            ("STOCK_SERVICE__REDIS__URL".to_owned(), "redis://localhost/".to_owned()),
-            ("STOCK_SERVICE__AMQP__URL".to_owned(), "amqp://localhost/".to_owned()),
+            (
+                "STOCK_SERVICE__REDIS__URL".to_owned(),
+                "redis://stock:kq8Zr2vX0pLw7TnYd4Hs@localhost/".to_owned(),
+            ),
+            (
+                "STOCK_SERVICE__AMQP__URL".to_owned(),
+                "amqp://stock:kq8Zr2vX0pLw7TnYd4Hs@localhost/".to_owned(),
+            ),
             ("STOCK_SERVICE__INTERNAL__TOKEN".to_owned(), "q8Zr2Lw9Xc4Vb7Nm1Kj6Hg3Fd5Sa0PoIu".to_owned()),
         ]);
         environment.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));

@@ -10,6 +10,7 @@ use common::shutdown::Tasks;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::behind::{Before, keep_closed};
 use crate::inventory::{Inventory, Retired, StoreError, Updated};
 use crate::items::{Item, Items};
 use crate::orders::{Orders, OrdersError};
@@ -80,13 +81,22 @@ impl Upkeep {
 
     /// Adds what order-service lists and brings older definitions up to date.
     async fn sync(&self) -> Result<(), UpkeepError> {
+        let before = Before::of(&self.items);
         let listed = self.orders.items().await?;
+        for (id, behind) in before.against(&listed, self.inventory.redis_ms(Instant::now())) {
+            if let Some(item) = self.items.get(id) {
+                keep_closed(&self.inventory, &self.orders, &self.items, &item, behind).await?;
+            }
+        }
         let ids: HashSet<ItemId> = listed.iter().map(|item| item.item_id).collect();
         self.items.forget_retired(&ids);
         for live in listed {
             let Some(item) = self.items.add(live.item_id) else { continue };
             // A newer one was handed out than this Redis was loaded with: scripts refuse from now on.
             item.raise_epoch(live.epoch);
+            if let Some(ends_at) = live.ends_at {
+                item.ends(ends_at.timestamp_millis());
+            }
             let newer =
                 item.is_open() && item.figures().is_some_and(|figures| figures.version < live.version);
             if newer {

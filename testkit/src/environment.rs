@@ -30,6 +30,12 @@ pub(crate) fn binaries() -> Option<PathBuf> {
     std::env::var("STAMPEDE_TEST_BINARIES").ok().map(PathBuf::from)
 }
 
+/// The program that makes requests from the API's document; `None` where it could not be installed.
+#[expect(clippy::disallowed_methods, reason = "as below")]
+pub fn schemathesis() -> Option<PathBuf> {
+    std::env::var("STAMPEDE_TEST_SCHEMATHESIS").ok().map(PathBuf::from)
+}
+
 fn url(name: &str) -> Url {
     let text = variable(name);
     Url::parse(&text).unwrap_or_else(|error| panic!("{name}={text} is not a URL: {error}"))

@@ -25,6 +25,7 @@ mod vhost;
 mod wait;
 
 pub use database::Database;
+pub use environment::schemathesis;
 pub use postgres::PostgresServer;
 pub use rabbitmq::RabbitNode;
 pub use redis::{Redis, RedisCopy};

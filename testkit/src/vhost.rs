@@ -143,6 +143,16 @@ impl Vhost {
         }
     }
 
+    /// Connections that have ended since the broker was started, on a node of the test's own.
+    ///
+    /// # Panics
+    /// If RabbitMQ does not answer.
+    pub async fn connections_closed(&self) -> u64 {
+        tokio::time::sleep(STATISTICS_INTERVAL).await;
+        let overview = self.call(Method::GET, "overview", None).await.expect("RabbitMQ gives an overview");
+        overview["churn_rates"]["connection_closed"].as_u64().unwrap_or(0)
+    }
+
     /// Makes the broker unreachable for this test: closes every connection and refuses new ones until
     /// [`Vhost::unblock`]. Messages stay.
     ///
@@ -178,6 +188,15 @@ impl Vhost {
     pub async fn delete_queue(&self, queue: &str) {
         let path = format!("queues/{}/{queue}", self.name);
         self.delete(&path).await.expect("RabbitMQ deletes a queue");
+    }
+
+    /// Deletes an exchange with all its bindings: who publishes to it has the channel closed.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let path = format!("exchanges/{}/{exchange}", self.name);
+        self.delete(&path).await.expect("RabbitMQ deletes an exchange");
     }
 
     /// Deletes the bindings between an exchange and a queue: what is published there goes nowhere.

@@ -31,6 +31,8 @@ pub struct Outcome {
     pub bounds: Vec<Bound>,
     /// What else went wrong, in words.
     pub violations: Vec<String>,
+    /// How long all of it took, in seconds.
+    pub took_s: u64,
     /// Whether the services were built with optimisation: figures of others mean nothing.
     pub release: bool,
     /// What was built.
@@ -80,6 +82,7 @@ impl Outcome {
             figures: BTreeMap::new(),
             bounds: Vec::new(),
             violations: Vec::new(),
+            took_s: 0,
             release: !cfg!(debug_assertions),
             git_hash: String::new(),
         }

@@ -11,6 +11,7 @@ use diesel::sql_types::Uuid as SqlUuid;
 use diesel_async::RunQueryDsl as _;
 use e2e::client::Client;
 use e2e::crowd::Buyer;
+use futures_util::{StreamExt as _, stream};
 use tokio::time::{Duration, Instant, sleep};
 use url::Url;
 
@@ -23,6 +24,8 @@ use crate::fault::Fault;
 use crate::proxy::{Mode, Proxy};
 
 const KEY: &str = "lost-in-transit";
+/// Answers that get lost at the same time.
+const AT_ONCE: usize = 16;
 /// Units that others buy when an item is to sell out.
 const OTHERS: u64 = 5;
 const LAPSED_WITHIN: Duration = Duration::from_secs(30);
@@ -69,8 +72,10 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
         let sale = stage.open_sale(stock, 1).await?;
         let mut promises = Promises::default();
         proxy.set(Mode::LoseReplies);
-        for buyer in crowd.iter() {
-            let answer = deaf.order(&buyer.token, sale.items[0].id, KEY, 1).await;
+        let (deaf, item) = (&deaf, sale.items[0].id);
+        let asked = crowd.iter().map(|buyer| deaf.order(&buyer.token, item, KEY, 1));
+        let answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+        for answer in answers {
             outcome.require(answer.is_err(), format_args!("{change:?}: an answer got through: {answer:?}"));
         }
         proxy.set(Mode::Pass);

@@ -1,21 +1,23 @@
 //! Every replica of every service is stopped and started again, one after the other, under load. Nobody notices.
 
-mod load;
+mod streams;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::load::Load;
+use self::streams::Streams;
 use super::Outcome;
 use super::books::{self, Promises};
+use super::load::Load;
 use super::report::{milliseconds, say};
 use super::stage::Stage;
 
 const SERVICES: [&str; 4] = ["stock-service", "order-service", "notify-service", "gateway"];
 const REPLICAS: usize = 2;
 const USERS: u64 = 2_000;
+/// Of them, this many follow their event streams.
+const LISTENERS: usize = 100;
 /// Enough that the item never sells out: refusals would be cheap, and so a weak test.
 const STOCK: u64 = 1_000_000;
 /// How long a gateway goes on serving after SIGTERM, for the balancer to notice.
@@ -28,6 +30,7 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     let mut stage = Stage::start(REPLICAS, &SETTINGS).await?;
     let users = stage.buyers("user", USERS).await?;
     let sale = stage.open_sale(STOCK, 100).await?;
+    let streams = Streams::start(&stage, &users[..LISTENERS]).await?;
     let load = Load::start(&stage, users, sale.items[0].id)?;
     let mut longest = Duration::ZERO;
     for round in 0..count {
@@ -58,9 +61,7 @@ pub(super) async fn run(count: u64) -> anyhow::Result<Outcome> {
     outcome.violations.extend(done.strange);
     let promises = Promises { accepted: done.accepted, ..Promises::default() };
     books::settle(&stage, sale.id, &promises, &mut outcome).await?;
+    streams.end(&stage, &mut outcome).await?;
     books::nothing_parked(&stage, &mut outcome).await?;
     Ok(outcome)
 }
-
-/// A shared list that stays short.
-type Few = Arc<parking_lot::Mutex<Vec<String>>>;

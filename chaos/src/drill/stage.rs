@@ -18,6 +18,8 @@ const LISTED_WITHIN: Duration = Duration::from_secs(30);
 /// Attempts to open a sale, and the pause between them.
 const OPENING_TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
+/// What Linux counts processors' time in, everywhere.
+const TICK: Duration = Duration::from_millis(10);
 /// Seconds to pay; longer than any drill that does not make orders lapse itself.
 pub(super) const WINDOW_S: u32 = 36_000;
 
@@ -44,6 +46,13 @@ impl Stage {
         let client = Client::new(world.services.gateway_urls())?;
         let admin = client.token("admin", "admin").await?;
         Ok(Self { world, client, admin })
+    }
+
+    /// What all services have used of processors since they were started, with the resolution of the system's ticks.
+    pub(super) fn cpu(&self) -> Duration {
+        let services = &self.world.services;
+        let pids = services.names().into_iter().filter_map(|name| services.pid(&name));
+        pids.map(|pid| ticks(pid).map_or(Duration::ZERO, |ticks| TICK * ticks)).sum()
     }
 
     /// Opens a sale of one dish and waits until every gateway takes orders for it.
@@ -74,4 +83,13 @@ impl Stage {
     pub(super) async fn buyers(&self, prefix: &str, count: u64) -> anyhow::Result<Arc<Vec<Buyer>>> {
         Ok(Arc::new(crowd::gather(&self.client, prefix, usize::try_from(count)?).await?))
     }
+}
+
+/// A process' ticks in user and in kernel mode; `None` when it has ended.
+fn ticks(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; after it: state, then 10 numbers, then the two.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, kernel): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(user + kernel)
 }

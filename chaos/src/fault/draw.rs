@@ -75,12 +75,13 @@ fn inventory(rng: &mut StdRng) -> Fault {
 
 fn broker(rng: &mut StdRng) -> Fault {
     let Queue { name, exchange, .. } = pick(&Queue::all(), rng).clone();
-    match rng.random_range(0..6) {
+    match rng.random_range(0..7) {
         0 => Fault::WipeBroker,
         1 => Fault::DeleteQueue { queue: name },
         2 => Fault::DeleteBinding { exchange: Exchange::name(exchange).to_owned(), queue: name },
         3 => Fault::CloseBrokerConnections { times: rng.random_range(1..5) },
         4 => Fault::BlockBroker,
+        5 => Fault::DeleteExchange { exchange: Exchange::name(exchange).to_owned() },
         _ => Fault::FullQueues,
     }
 }
@@ -127,7 +128,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let drawn: BTreeSet<&str> = (0..5_000).map(|_| draw(&mut rng).kind()).collect();
         let network = 6;
-        let others = 23;
+        let others = 24;
         assert_eq!(drawn.len(), network + others, "{drawn:?}");
     }
 

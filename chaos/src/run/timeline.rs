@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use anyhow::ensure;
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::fault::Fault;
 use crate::schedule::Schedule;
 use crate::world::World;
 
 /// How often processes are looked at that may have crashed.
 const SUPERVISION: Duration = Duration::from_millis(100);
+
+/// How long healing is tried in all when everything else is over.
+const HEALED_WITHIN: Duration = Duration::from_secs(20);
+const HEAL_PAUSE: Duration = Duration::from_millis(200);
 
 enum Event {
     Inject(usize),
@@ -17,11 +23,13 @@ enum Event {
 }
 
 /// Plays the schedule's faults and crash points, then heals everything and starts whatever does not run. What was armed
-/// stays so: buyers pass some points only later.
+/// stays so: buyers pass some points only later. Returns how many faults there were: one that could not be made to happen,
+/// because another one was in its way, is none.
 ///
-/// A fault that could not be injected is one less; one that could not be healed shows in the system's not coming to
-/// rest. Both are printed.
-pub async fn play(world: &mut World, schedule: &Schedule, began: Instant) {
+/// # Errors
+/// Something could not be healed: nothing can be said of the system.
+pub async fn play(world: &mut World, schedule: &Schedule, began: Instant) -> anyhow::Result<usize> {
+    let (mut injected, mut sick) = (0, Vec::new());
     for (at_ms, event) in events(schedule) {
         let at = began + Duration::from_millis(at_ms);
         while Instant::now() + SUPERVISION < at {
@@ -29,23 +37,45 @@ pub async fn play(world: &mut World, schedule: &Schedule, began: Instant) {
             world.revive();
         }
         sleep_until(at).await;
-        let done = match event {
-            Event::Inject(n) => schedule.faults[n].fault.inject(world).await,
-            Event::Heal(n) => schedule.faults[n].fault.heal(world).await,
+        match event {
+            Event::Inject(n) => match schedule.faults[n].fault.inject(world).await {
+                Ok(()) => injected += 1,
+                Err(error) => {
+                    let kind = schedule.faults[n].fault.kind();
+                    eprintln!("seed {}: no {kind}, something is in its way: {error:#}", schedule.seed);
+                }
+            },
+            Event::Heal(n) => sick.push(&schedule.faults[n].fault),
             Event::Arm(n) => {
                 let armed = &schedule.crash_points[n];
                 let action = format!("{}*return({})", armed.times, armed.action.as_str());
                 world.arm(armed.service, armed.point, &action).await;
-                Ok(())
             }
-        };
-        if let Err(error) = done {
-            eprintln!("seed {}: a fault could not be injected or healed: {error:#}", schedule.seed);
         }
+        heal(world, &mut sick).await.ok();
         world.announce_redis();
         world.revive();
     }
+    let deadline = Instant::now() + HEALED_WITHIN;
+    while let Err(error) = heal(world, &mut sick).await {
+        ensure!(Instant::now() < deadline, "a fault could not be healed: {error:#}");
+        sleep(HEAL_PAUSE).await;
+    }
+    world.announce_redis();
     world.start_missing();
+    Ok(injected)
+}
+
+/// Heals what can be healed now: a database that another fault has closed, say, cannot be. The rest stays.
+async fn heal(world: &mut World, sick: &mut Vec<&Fault>) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for fault in std::mem::take(sick) {
+        if let Err(error) = fault.heal(world).await {
+            result = Err(error.context(fault.kind()));
+            sick.push(fault);
+        }
+    }
+    result
 }
 
 fn events(schedule: &Schedule) -> Vec<(u64, Event)> {

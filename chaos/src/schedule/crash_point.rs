@@ -22,7 +22,11 @@ impl Schedule {
         schedule.poison =
             vec![poison(0, 200, PoisonKind::GarbageReservation), poison(1, 600, PoisonKind::UnknownItem)];
         let step = |at_ms, what| AdminStep { at_ms, what };
+        let fewer = |item| AdminAction::Restock { item, units: -1 };
         schedule.admin = vec![
+            step(150, fewer(0)),
+            step(400, fewer(0)),
+            step(700, fewer(0)),
             step(1_200, AdminAction::Refund),
             step(1_500, AdminAction::Replay),
             step(2_000, AdminAction::Refund),

@@ -144,11 +144,14 @@ pub(super) fn admin(rng: &mut StdRng, goods: usize, emptied: bool) -> Vec<AdminS
         steps.push(AdminStep { at_ms, what: AdminAction::Pause });
         steps.push(AdminStep { at_ms: at_ms + rng.random_range(200..900), what: AdminAction::Resume });
     }
-    for _ in 0..rng.random_range(0..=2) {
+    for _ in 0..rng.random_range(0..=3) {
         // Who empties a sale needs to know that there are buyers enough.
-        let units = rng.random_range(1..=if emptied { 2 } else { 4 });
+        let mut units = rng.random_range(1..=if emptied { 2 } else { 4 });
+        if rng.random_bool(0.5) {
+            units = -units;
+        }
         let what = AdminAction::Restock { item: rng.random_range(0..goods), units };
-        steps.push(AdminStep { at_ms: rng.random_range(300..2_800), what });
+        steps.push(AdminStep { at_ms: rng.random_range(100..2_800), what });
     }
     for _ in 0..rng.random_range(0..=3) {
         steps.push(AdminStep { at_ms: rng.random_range(1_200..3_500), what: AdminAction::Refund });

@@ -194,7 +194,7 @@ impl Caller {
     }
 
     async fn send(&self, f: Function, asked: Asked, request: RequestBuilder) -> Seen {
-        let t0 = self.log.now();
+        let mut pending = self.log.begin_op(self.unanswered(f, asked));
         let (mut http, mut hdr, mut body) = (None, BTreeMap::new(), Value::Null);
         if let Ok(response) = request.send().await {
             let status = response.status().as_u16();
@@ -209,15 +209,27 @@ impl Caller {
                 body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             }
         }
-        let t1 = self.log.now();
         let kind = outcome(http, hdr.get(OUTCOME_HEADER).map(String::as_str));
         let code = serde_json::from_value::<Problem>(body.clone()).ok();
         let code = code.and_then(|problem| serde_json::to_value(problem.code).ok());
         let code = code.and_then(|code| code.as_str().map(str::to_owned));
         let order = serde_json::from_value::<Order>(body.clone()).ok();
         let accepted = serde_json::from_value::<Accepted>(body.clone()).ok();
-        let answered = order.as_ref().map(|order| order.id).or(accepted.map(|accepted| accepted.order_id));
-        self.log.write(Op {
+        let op = &mut pending.op;
+        op.http = http;
+        op.code.clone_from(&code);
+        op.hdr = hdr;
+        op.answered = order.as_ref().map(|order| order.id).or(accepted.map(|accepted| accepted.order_id));
+        op.state = order.as_ref().map(|order| order.status);
+        op.version = order.as_ref().map(|order| order.version);
+        op.kind = kind;
+        Seen { kind, http, code, body }
+    }
+
+    /// An operation that has just been sent.
+    fn unanswered(&self, f: Function, asked: Asked) -> Op {
+        let now = self.log.now();
+        Op {
             op: 0,
             process: self.process,
             f,
@@ -225,20 +237,19 @@ impl Caller {
             item: asked.item,
             qty: asked.qty,
             key: asked.key,
-            t0,
-            t1,
-            http,
-            code: code.clone(),
-            hdr,
+            t0: now,
+            t1: now,
+            http: None,
+            code: None,
+            hdr: BTreeMap::new(),
             rid: asked.rid,
-            answered,
-            state: order.as_ref().map(|order| order.status),
-            version: order.as_ref().map(|order| order.version),
+            answered: None,
+            state: None,
+            version: None,
             forgery: asked.forgery,
-            kind,
+            kind: Outcome::Info,
             note: asked.note,
-        });
-        Seen { kind, http, code, body }
+        }
     }
 }
 

@@ -232,3 +232,75 @@ pub enum DeliveryState {
     /// Given up after the last attempt; can be sent again.
     Parked,
 }
+
+/// What a block is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockKind {
+    /// An account: takes no place and places no order. What it has it may still see, pay and cancel.
+    User,
+    /// A device, as its app names it in the header `Device-Id`: as an account.
+    Device,
+    /// A network: everything is refused but what is for admins, and callbacks of payment providers.
+    Network,
+}
+
+/// Body of `POST /api/v1/admin/blocks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBlock {
+    /// What it is about.
+    pub kind: BlockKind,
+    /// A user id; a device id of 8 to 128 visible ASCII characters; or a network such as `203.0.113.0/24`, at most an
+    /// IPv4 /8 or an IPv6 /16, or one address.
+    pub value: String,
+    /// Why, 1 to 200 characters.
+    pub reason: String,
+    /// When it ends; without, it stays until it is lifted.
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// One entry of the block list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Block {
+    /// Its id.
+    pub id: Uuid,
+    /// What it is about.
+    pub kind: BlockKind,
+    /// Who or what is blocked.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+    /// Which admin made it.
+    pub created_by: UserId,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends; `null`: when it is lifted.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The answer to `POST /api/v1/admin/users/{user_id}/erase`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Erasure {
+    /// The number of this erasure in the audit log, which does not say whose data it was.
+    pub id: Uuid,
+    /// Whether nothing is left that can be tied to the user. If not, ask again when `orders_kept` may be final.
+    pub complete: bool,
+    /// Orders that are nobody's now; amounts, times and states stay.
+    pub orders_erased: u64,
+    /// Orders that are not final, or whose messages may still be told again: their user is needed.
+    pub orders_kept: u64,
+    /// Entries of the audit log from which the user's id was taken.
+    pub audit_entries_erased: u64,
+    /// Parked messages that name the user: replay or discard them.
+    pub dead_letters_kept: u64,
+    /// Entries of the block list of this user: lift them, if they are not needed.
+    pub blocks_kept: u64,
+    /// Notices of the user's event stream that were deleted.
+    pub events_erased: u64,
+    /// Such notices that are less than a day old: the same news may come again.
+    pub events_kept: u64,
+    /// Webhook messages that name the user and are still to be delivered or kept for a while.
+    pub webhook_messages_kept: u64,
+}

@@ -231,6 +231,9 @@ pub struct LiveItem {
     /// The newest epoch that was handed out for it; 0: none. A gate with an older one must not sell.
     #[serde(default)]
     pub epoch: i64,
+    /// When its sale ends, or when an admin ended it: after that it is loaded last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<DateTime<Utc>>,
 }
 
 /// `GET /internal/v1/items/{item_id}` of order-service: the absolute state of one item, without its orders.
@@ -264,6 +267,10 @@ pub struct ItemDefinition {
     /// Whether a place, or an order where there is no waiting room, needs a solved challenge.
     #[serde(default)]
     pub challenge: bool,
+    /// The newest epoch that was handed out for it; `None` from a service that does not say. Epochs never fall, unless the
+    /// database was set back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
 }
 
 /// What an admin said of a published sale.

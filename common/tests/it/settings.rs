@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use common::amqp::AmqpSettings;
-use common::settings::{HttpSettings, Profile, UrlList, check_secret, load_from};
+use common::settings::{HttpSettings, Profile, UrlList, check_secret, check_store, load_from};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -134,4 +134,28 @@ fn a_broker_that_can_never_be_reached_is_refused_without_telling_the_password() 
         let error = bad.validate().expect_err(key).to_string();
         assert!(error.contains(key) && !error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn a_store_that_is_open_to_everybody_is_refused_outside_the_dev_profile() {
+    let refused = [
+        "redis://10.0.0.1:6379/",
+        "redis://:@10.0.0.1:6379/",
+        "redis://gateway@10.0.0.1:6379/",
+        "amqp://guest:guest@10.0.0.1:5672/%2f",
+        "amqp://guest:GUEST@10.0.0.1:5672/%2f",
+        "postgres://postgres:postgres@10.0.0.1/orders",
+        "postgres://a-long-user-name:a-long-user-name@10.0.0.1/orders",
+        "postgres://orders:Password-12345@10.0.0.1/orders",
+        "postgres://orders:short@10.0.0.1/orders",
+        "host=10.0.0.1 user=orders",
+    ];
+    for url in refused {
+        let secret = SecretString::from(url);
+        let error = check_store("store.url", &secret, Profile::Production).unwrap_err().to_string();
+        assert!(error.contains("store.url") && !error.contains("10.0.0.1"), "{url}: {error}");
+        check_store("store.url", &secret, Profile::Dev).unwrap();
+    }
+    let good = SecretString::from("postgres://orders:kq8Zr2vX0pLw7TnYd4Hs@10.0.0.1/orders");
+    check_store("store.url", &good, Profile::Production).unwrap();
 }

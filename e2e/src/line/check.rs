@@ -25,7 +25,7 @@ pub(super) struct Played {
 }
 
 /// What was found. Everything that must hold at any speed was checked already.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Findings {
     /// Units of people, and per person.
     pub people_units: usize,

@@ -4,14 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod crashes;
+mod door;
+mod fuzz_api;
 mod idempotency;
 mod input;
 mod lifecycle;
 mod line;
 mod observe;
+mod one_trace;
 mod privileges;
 mod races;
 mod storm;
 mod support;
 mod told;
-mod tracing;
+mod weak_secrets;

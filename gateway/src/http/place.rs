@@ -36,9 +36,12 @@ const PLACE: &str = "place";
 /// it, and the next request brings its answer. Items without a waiting room answer `admitted` without a token.
 #[utoipa::path(post, path = "/api/v1/items/{item_id}/place", tag = "orders",
     params(("item_id" = ItemId, Path),
-        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set.")),
+        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set."),
+        ("Device-Id" = Option<String>, Header,
+            description = "What the app calls its device: 8 to 128 visible ASCII characters.")),
     responses((status = 200, description = "Where you stand.", body = Place)))]
 pub async fn join(call: Call) -> Answer {
+    call.check_blocks()?;
     let (item, user) = (ItemId(call.id("item_id")?), call.caller()?.user.clone());
     // Who is in line already is not asked again.
     let place = match place_of(&call.state, item, &user, false, call.deadline).await? {
@@ -60,6 +63,7 @@ pub async fn join(call: Call) -> Answer {
     responses((status = 200, description = "Where you stand.",
         content((Place = "application/json"), (String = "text/event-stream")))))]
 pub async fn look(call: Call) -> Answer {
+    call.check_blocks()?;
     let (item, user) = (ItemId(call.id("item_id")?), call.caller()?.user.clone());
     let place = place_of(&call.state, item, &user, false, call.deadline).await?.ok_or(Code::NotFound)?;
     let accept = call.request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());

@@ -8,7 +8,7 @@ use common::api::inventory::ReserveOutcome;
 use common::api::{Accepted, OrderStatus, PlaceOrder};
 use common::batcher::BatchError;
 use common::failpoint;
-use common::ids::{IdempotencyKey, ItemId, OrderId, UserId};
+use common::ids::{IdempotencyKey, ItemId, OrderId, Quantity, UserId};
 use common::problem::{Code, Problem};
 use common::telemetry::trace::{self, Origin};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::place::CHALLENGE_ANSWER;
 use crate::admission::Wish;
 use crate::answer::refusal;
-use crate::attempts::Standing;
+use crate::attempts::{InFlight, Standing};
 use crate::catalogue::Verdict;
 use crate::endpoint::{Answer, Call, address};
 use crate::error::ApiError;
@@ -37,7 +37,9 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
     params(("item_id" = ItemId, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters."),
         ("Purchase-Token" = Option<String>, Header, description = "Of your place in line, where there is one."),
-        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set.")),
+        ("Challenge-Answer" = Option<String>, Header, description = "Where a challenge was set."),
+        ("Device-Id" = Option<String>, Header,
+            description = "What the app calls its device: 8 to 128 visible ASCII characters.")),
     responses((status = 202, description = "Accepted: the order will be made.", body = Accepted,
         headers(("Location" = String, description = "Where the order is."),
             ("Idempotency-Key" = String, description = "The key of this order.")))))]
@@ -114,10 +116,10 @@ async fn decide(
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
         Standing::Try(in_flight) => in_flight,
     };
-    let admitted_ms = admission(call, item, &user, order_id).await?;
-    crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
-    *quota = Some(state.limits.take_for_order(&user, address(state, &call.request)).await?);
-    crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
+    let admitted_ms = match let_in(call, item, (&user, order_id), quota).await {
+        Ok(admitted_ms) => admitted_ms,
+        Err(refusal) => return retried(call, &user, (order_id, quantity), in_flight, refusal).await,
+    };
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {
         Some(Known::No) if state.catalogue.snapshot().is_some() => {
@@ -150,6 +152,55 @@ async fn decide(
         Ok(outcome) => Err(refused(outcome)),
         Err(error) => Err(unanswered(error)),
     }
+}
+
+/// Whether this buyer may order at all, now: the block list, the waiting room or the challenge, the limits. When the
+/// waiting room let the buyer in, if it did.
+async fn let_in(
+    call: &Call,
+    item: ItemId,
+    (user, order_id): (&UserId, OrderId),
+    quota: &mut Option<Quota>,
+) -> Result<Option<i64>, ApiError> {
+    let state = &call.state;
+    call.check_blocks()?;
+    let admitted_ms = admission(call, item, user, order_id).await?;
+    crashing(crash_points::LIMIT_BEFORE, Code::Unavailable).await?;
+    *quota = Some(state.limits.take_for_order(user, address(state, &call.request)).await?);
+    state.velocity.check(user, call.device()?, order_id).await?;
+    crashing(crash_points::LIMIT_AFTER, Code::Unavailable).await?;
+    Ok(admitted_ms)
+}
+
+/// A retry is told of its order before anything is asked of it; whatever else was to be refused is.
+async fn retried(
+    call: &Call,
+    user: &UserId,
+    order: (OrderId, Quantity),
+    in_flight: Option<InFlight<'_>>,
+    refusal: ApiError,
+) -> Result<(), ApiError> {
+    let asks_for_more = match &refusal {
+        ApiError::Refused(problem) => matches!(problem.code, Code::ChallengeRequired | Code::Blocked),
+        ApiError::Limited(_)
+        | ApiError::Command(_)
+        | ApiError::Question(_)
+        | ApiError::BadCommandAnswer { .. }
+        | ApiError::BadAnswer { .. }
+        | ApiError::Defect(_) => false,
+    };
+    // A key that was made here names nothing yet.
+    if !asks_for_more || call.header("idempotency-key")?.is_none() {
+        return Err(refusal);
+    }
+    let state = &call.state;
+    if !state.retries.accepted_before(&state.stock, user, order, call.deadline).await? {
+        return Err(refusal);
+    }
+    if let Some(in_flight) = in_flight {
+        in_flight.accepted();
+    }
+    Ok(())
 }
 
 /// When the waiting room let the buyer in; `None`: it did not, or there is none.

@@ -3,8 +3,9 @@
 --
 -- KEYS  1 line   2 queue   3 people   4 draw   5 admitted
 -- ARGV  1 schema (1)   2 id of the line   3 when its keys may go, in ms   4 units on offer, 0: nobody is let in
---       5 admissions not used yet, in percent of the units on offer, that are allowed   6 people let in per second
+--       5 admissions that keep a unit, in percent of the units on offer, that are allowed   6 people let in per second
 --       7 how long an admission is good, in ms   8 how long one who does not ask counts as there, in ms   9 most people
+--       10 how long an admission that is not used keeps a unit from others, in ms
 --       then for each of 1 to 64 requests: what (look, join, used), ticket, number
 --       number: with join the place in the draw, 0 to 2^52 - 1; with used the time of the admission that was used
 --
@@ -18,7 +19,7 @@
 -- Nobody is in the queue twice, and nobody gets in front of those who are there: before the opening the place is the
 -- draw's, after it 2^52 and a serial number. Who does not ask for a while is passed over and keeps the place.
 
-local HEADER, PER_REQUEST, REQUESTS_MAX = 9, 3, 64
+local HEADER, PER_REQUEST, REQUESTS_MAX = 10, 3, 64
 local AFTER_THE_DRAW = 4503599627370496
 local LET_IN_MAX, PASSED_OVER_MAX, PACE_BURST_MS, MEASURE_MS = 256, 512, 1000, 5000
 local NO_PLACE, UNDRAWN, WAITS, ADMITTED, RAN_OUT, FULL, NOTED = 0, 1, 2, 3, 4, 5, 6
@@ -33,8 +34,8 @@ end
 for i = 1, count do
   assert(tonumber(ARGV[HEADER + i * PER_REQUEST]), 'places.lua: not a number')
 end
-local units, percent, per_second, good_ms, there_ms, people_max =
-  numbers[4], numbers[5], numbers[6], numbers[7], numbers[8], numbers[9]
+local units, percent, per_second, good_ms, there_ms, people_max, hold_ms =
+  numbers[4], numbers[5], numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
 
 local line = redis.call('HMGET', KEYS[1], 'id', 'starts_ms', 'list_hash', 'paced_ms', 'measured_ms', 'let_in', 'rate')
 if line[1] ~= ARGV[2] then
@@ -116,7 +117,9 @@ local function due()
     return 0, now
   end
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
-  local room = math.ceil(units * percent / 100) - redis.call('ZCARD', KEYS[5])
+  -- By when they run out: whoever was let in less than hold_ms ago. Later ones do not wait for who hesitates longer.
+  local keeping = redis.call('ZCOUNT', KEYS[5], '(' .. string.format('%.0f', now + good_ms - hold_ms), '+inf')
+  local room = math.ceil(units * percent / 100) - keeping
   local paced_ms = math.max(tonumber(line[4] or '0'), now - PACE_BURST_MS)
   local by_pace = math.floor((now - paced_ms) * per_second / 1000)
   return math.min(room, by_pace, LET_IN_MAX), paced_ms

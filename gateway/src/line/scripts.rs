@@ -164,6 +164,7 @@ impl Scripts {
                 call.arg(SCHEMA).arg(round.id).arg(round.gone_ms).arg(round.units);
                 call.arg(settings.oversubscribe_percent).arg(settings.admit_per_second);
                 call.arg(settings.token_ttl_ms).arg(settings.presence_ms).arg(settings.people_max);
+                call.arg(settings.hold_ms.min(settings.token_ttl_ms));
                 for (what, ticket) in requests {
                     match what {
                         What::Look => call.arg("look").arg(ticket).arg(0),

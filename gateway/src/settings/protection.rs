@@ -100,6 +100,32 @@ pub struct Bucket {
     pub burst: NonZeroU32,
 }
 
+/// `[retries]`: how often it is asked whether a refused order is a retry of an accepted one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySettings {
+    /// For one user.
+    pub user: Bucket,
+    /// For all of them.
+    pub all: Bucket,
+}
+
+/// `[velocity]`; 0: no such rule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VelocitySettings {
+    /// What is counted: this long.
+    pub window_ms: u64,
+    /// Most orders tried from one device.
+    pub orders_per_device: u32,
+    /// Most accounts that order from one device.
+    pub accounts_per_device: u32,
+    /// Most orders tried by one account.
+    pub orders_per_account: u32,
+    /// Most devices that one account orders from.
+    pub devices_per_account: u32,
+}
+
 /// CIDR blocks from a text such as `10.0.0.0/8,fd00::/8`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "String")]

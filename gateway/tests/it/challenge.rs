@@ -115,3 +115,55 @@ async fn above_a_rate_everybody_is_asked_and_it_is_harder() {
     .await;
     assert_eq!(hard["code"], "challenge_required");
 }
+
+/// The hold of mei's order `k1` of one unit, as stock-service tells of it.
+fn holding(item: CatalogueItem) -> impl Fn(&Recorded) -> Reply + Send + Sync {
+    let catalogued = stock(vec![item], ReserveOutcome::Accepted);
+    let path = format!("/internal/v1/reservations/{}", order_id("mei", "k1"));
+    move |call| {
+        if call.path != path {
+            return catalogued(call);
+        }
+        Reply::json(
+            200,
+            &serde_json::json!({ "order_id": order_id("mei", "k1"), "item_id": ITEM, "sale_id": SALE,
+                "user_id": "mei", "quantity": 1, "units": "held", "version": 1, "unit_price_cents": 100,
+                "currency": "CNY", "reserved_at": now() }),
+        )
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_another_replica_gets_is_told_of_its_order_before_it_solves_anything() {
+    let gateway = start(&[EASY], holding(guarded())).await;
+    let (mei, li) = (gateway.token("mei", "customer").await, gateway.token("li", "customer").await);
+    let retry = gateway.order(&mei, "k1").await;
+    assert_eq!(retry.status(), 202);
+    assert!(
+        retry.headers()["location"].to_str().expect("text").ends_with(&order_id("mei", "k1").to_string())
+    );
+    assert_eq!(gateway.stock.calls("/items/").len(), 0, "nothing was reserved");
+    problem(gateway.order(&li, "k1").await, 403, "challenge_required").await;
+
+    // Nothing is learnt of it by another quantity, and a gateway that has never heard of it finds that out, too.
+    let other = behind(&[EASY], gateway.stock.clone(), gateway.orders.clone()).await;
+    other.polled().await;
+    let two = other.order_request(&mei, "k1").json(&serde_json::json!({ "quantity": 2 }));
+    problem(two.send().await.expect("answered"), 422, "idempotency_mismatch").await;
+    assert_eq!(other.order(&mei, "k1").await.status(), 202);
+
+    // The question is no way around the challenge, and costs a bounded number of calls.
+    let looked_up = || gateway.stock.calls("/v1/reservations/").len();
+    let began = std::time::Instant::now();
+    let before = looked_up();
+    for n in 0..40 {
+        problem(gateway.order(&li, &format!("new-{n}")).await, 403, "challenge_required").await;
+    }
+    let asked = looked_up() - before;
+    assert!(asked <= 6 + usize::try_from(began.elapsed().as_secs()).expect("fits"), "{asked} calls");
+    let without_key = gateway.post(&order_path(ITEM)).bearer_auth(&mei);
+    let before = looked_up();
+    let without_key = without_key.json(&serde_json::json!({ "quantity": 1 })).send().await.expect("answered");
+    problem(without_key, 403, "challenge_required").await;
+    assert_eq!(looked_up(), before, "a key that is made here names nothing yet");
+}

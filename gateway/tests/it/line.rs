@@ -62,7 +62,9 @@ impl Door {
 
     async fn add(&mut self, settings: &[(&str, &str)], stock: &Fake, orders: &Fake) {
         let url = self.redis.url();
-        let settings: Vec<_> = [("REDIS__URL", url.as_str()), ("REDIS__TIMEOUT_MS", "5000")]
+        // Nobody is let in because somebody else, or this machine, is slow.
+        let hold = ("LINE__HOLD_MS", "600000");
+        let settings: Vec<_> = [("REDIS__URL", url.as_str()), ("REDIS__TIMEOUT_MS", "5000"), hold]
             .iter()
             .chain(settings)
             .copied()
@@ -264,6 +266,17 @@ async fn admission_follows_what_is_left_and_unused_ones_go_to_the_next() {
     let again = door.join(0, "u0").await;
     assert_eq!(again["reason"], "in_line", "at the end: {again}");
     assert!(again["position"].as_u64() > Some(1), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hesitates_lets_the_next_one_in_and_can_still_order() {
+    let door = Door::open(open_since_a_minute(1), &[("LINE__HOLD_MS", "1500")]).await;
+    door.join(0, "hesitant").await;
+    let token = door.admitted("hesitant").await;
+    assert_eq!(door.join(1, "next").await["position"], 1, "there is a unit for one");
+    door.admitted("next").await;
+    assert_eq!(door.look(0, "hesitant").await["purchase_token"], token, "still good");
+    assert_eq!(door.order(0, "hesitant", "k", Some(&token)).await.status(), 202);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,7 +129,8 @@ impl Fake {
 
     /// Calls that are not the gateway's polling.
     pub fn asked(&self) -> usize {
-        let polled = ["/internal/v1/catalogue", "/internal/v1/sales", "/internal/v1/known-ids"];
+        let polled =
+            ["/internal/v1/catalogue", "/internal/v1/sales", "/internal/v1/known-ids", "/internal/v1/blocks"];
         self.calls.lock().iter().filter(|call| !polled.contains(&call.path.as_str())).count()
     }
 

@@ -174,6 +174,19 @@ fn wrong_shapes() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_counted_ends_in_its_time() {
+    let gateway = open().await;
+    // Ends within some seconds, the leeway of a minute included.
+    let token = with("exp", json!(now().timestamp() - 52));
+    let status = async || {
+        let request = gateway.get("/api/v1/orders").bearer_auth(&token);
+        request.send().await.expect("answered").status().as_u16()
+    };
+    assert_eq!(status().await, 404, "let through");
+    testkit::eventually("it has ended", async || (status().await == 401).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_token_but_a_whole_and_valid_one_counts_and_all_others_look_alike() {
     let gateway = open().await;
     let orders = async |authorization: &str| {

@@ -308,6 +308,7 @@ impl Pair {
             settled: false,
             waiting_room: false,
             challenge: false,
+            epoch: None,
         }
     }
 

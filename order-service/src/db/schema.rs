@@ -156,6 +156,25 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    blocks (id) {
+        id -> Uuid,
+        kind -> Text,
+        value -> Text,
+        reason -> Text,
+        created_by -> Text,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    block_list (one) {
+        one -> Bool,
+        version -> Int8,
+    }
+}
+
 diesel::joinable!(items -> sales (sale_id));
 diesel::joinable!(orders -> items (item_id));
 diesel::joinable!(payments -> orders (order_id));

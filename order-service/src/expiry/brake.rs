@@ -5,7 +5,7 @@
 //! Then they end slowly, oldest first, and an alarm is raised: units come back late rather than wrongly.
 
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Integer};
+use diesel::sql_types::{BigInt, Bool, Integer};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use crate::db::statement::Kept;
@@ -15,17 +15,26 @@ use crate::settings::ExpirySettings;
 /// Names the advisory lock under which one instance at a time lets orders expire while the brake is on.
 const BRAKED_LOCK: i64 = 0x6272_616b_6564;
 
-/// One look into the index, at the oldest; all are counted only when that one is late.
+/// One look into the index, at the oldest.
+const OLDEST_IS_LATE: &str = "
+SELECT coalesce(min(expires_at) <= now() - make_interval(secs => $1 / 1000.0), false) AS late
+  FROM orders WHERE status = 'pending_payment'";
+
+/// Reads every unpaid order.
 const LATE: &str = "
 SELECT count(*) AS unpaid, count(*) FILTER (WHERE late) AS late
   FROM (SELECT expires_at <= now() - make_interval(secs => $1 / 1000.0)
                AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'started')
                AS late
-          FROM orders WHERE status = 'pending_payment') AS o
- WHERE (SELECT min(expires_at) FROM orders WHERE status = 'pending_payment')
-           <= now() - make_interval(secs => $1 / 1000.0)";
+          FROM orders WHERE status = 'pending_payment') AS o";
 
 #[derive(QueryableByName)]
+struct Oldest {
+    #[diesel(sql_type = Bool)]
+    late: bool,
+}
+
+#[derive(QueryableByName, Default)]
 struct Late {
     #[diesel(sql_type = BigInt)]
     unpaid: i64,
@@ -35,7 +44,7 @@ struct Late {
 
 #[derive(QueryableByName)]
 struct Locked {
-    #[diesel(sql_type = diesel::sql_types::Bool)]
+    #[diesel(sql_type = Bool)]
     locked: bool,
 }
 
@@ -52,8 +61,7 @@ impl Brake {
     /// The database's.
     pub async fn is_on(&mut self, db: &Db, settings: &ExpirySettings) -> Result<bool, DbError> {
         let late_ms = i32::try_from(settings.brake_late_ms).unwrap_or(i32::MAX);
-        let statement = diesel::sql_query(LATE).bind::<Integer, _>(late_ms);
-        let Late { unpaid, late } = Kept(statement).get_result(&mut db.get().await?).await?;
+        let Late { unpaid, late } = late(&mut *db.get().await?, late_ms).await?;
         let many = late > settings.brake_minimum;
         let on = many && (self.on || 100 * late > settings.brake_share_percent * unpaid);
         if on && !self.on {
@@ -71,6 +79,16 @@ impl Brake {
         metrics::gauge!("expiry_late_orders").set(f64::from(i32::try_from(late).unwrap_or(i32::MAX)));
         Ok(on)
     }
+}
+
+/// All are counted only when the oldest is late.
+async fn late(conn: &mut AsyncPgConnection, late_ms: i32) -> Result<Late, DbError> {
+    let oldest = diesel::sql_query(OLDEST_IS_LATE).bind::<Integer, _>(late_ms);
+    let oldest: Oldest = Kept(oldest).get_result(conn).await?;
+    if !oldest.late {
+        return Ok(Late::default());
+    }
+    Ok(Kept(diesel::sql_query(LATE).bind::<Integer, _>(late_ms)).get_result(conn).await?)
 }
 
 /// Whether it is this instance's turn, until the transaction ends.

@@ -26,6 +26,18 @@ pub struct PageQuery {
     limit: Option<String>,
 }
 
+impl PageQuery {
+    /// Where the page begins.
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
+    /// How many entries it has.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.as_deref()
+    }
+}
+
 /// `POST /internal/v1/admin/sales`: makes a draft.
 pub async fn create(
     db: web::Data<Db>,

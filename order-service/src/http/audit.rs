@@ -18,7 +18,7 @@ use super::admin::Admin;
 use crate::audit::{self, AuditedItem};
 use crate::db::Db;
 use crate::error::ApiError;
-use crate::sales::listing;
+use crate::sales::{SaleRecord, listing};
 
 /// Items whose books are asked for at the same time.
 const ASKED_AT_ONCE: usize = 8;
@@ -44,12 +44,25 @@ pub async fn show(
     Deadline(deadline): Deadline,
 ) -> Result<HttpResponse, ApiError> {
     let record = listing::find(&mut *db.get().await?, *sale).await?.ok_or_else(ApiError::not_found)?;
+    Ok(HttpResponse::Ok().json(of_sale(&db, &inventory, &record, deadline).await?))
+}
+
+/// Both stores' books of one sale.
+///
+/// # Errors
+/// The database, or the inventory's books cannot be had by the deadline.
+pub async fn of_sale(
+    db: &Db,
+    inventory: &Inventory,
+    record: &SaleRecord,
+    deadline: Instant,
+) -> Result<Audit, ApiError> {
     let state = record.state();
     let ids = record.item_ids();
     let books: Vec<Option<Books>> = if state == SaleState::Draft {
         ids.iter().map(|_| None).collect()
     } else {
-        let asked = ids.iter().map(|id| books(&inventory, *id, deadline));
+        let asked = ids.iter().map(|id| books(inventory, *id, deadline));
         stream::iter(asked).buffered(ASKED_AT_ONCE).try_collect().await.map_err(unavailable)?
     };
     let items = audit::items(&mut *db.get().await?, &ids).await?;
@@ -62,7 +75,7 @@ pub async fn show(
         audit.consistent &= compared.consistent;
         audit.items.push(compared.audit);
     }
-    Ok(HttpResponse::Ok().json(audit))
+    Ok(audit)
 }
 
 /// An inventory need not know drafts, nor items that are over with none of their orders open.

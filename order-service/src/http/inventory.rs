@@ -12,6 +12,17 @@ use crate::db::Db;
 use crate::error::ApiError;
 use crate::inventory::{self, Claim, FENCE_WAIT_MAX, LOOKUP_MAX, StockAnswer};
 
+/// No inventory knows a higher one: epochs are counted one by one, and Redis' scripts count in doubles.
+const EPOCH_MAX: i64 = 1 << 52;
+
+/// The query of [`grant_epoch`].
+#[derive(Debug, Deserialize)]
+pub struct Above {
+    /// The highest epoch that the inventory knows of.
+    #[serde(default)]
+    above: i64,
+}
+
 /// The query of [`stock`].
 #[derive(Debug, Deserialize)]
 pub struct StockQuery {
@@ -40,9 +51,16 @@ struct Found {
     orders: Vec<StockOrder>,
 }
 
-/// `POST /internal/v1/items/{item_id}/epochs`
-pub async fn grant_epoch(db: web::Data<Db>, item: web::Path<ItemId>) -> Result<HttpResponse, ApiError> {
-    let granted = inventory::grant_epoch(&db, *item).await.map_err(ApiError::Write)?;
+/// `POST /internal/v1/items/{item_id}/epochs?above=`
+pub async fn grant_epoch(
+    db: web::Data<Db>,
+    item: web::Path<ItemId>,
+    query: web::Query<Above>,
+) -> Result<HttpResponse, ApiError> {
+    if !(0..=EPOCH_MAX).contains(&query.above) {
+        return Err(ApiError::invalid("above", format!("must be from 0 to {EPOCH_MAX}")));
+    }
+    let granted = inventory::grant_epoch(&db, *item, query.above).await.map_err(ApiError::Write)?;
     granted.map(|granted| HttpResponse::Ok().json(granted)).ok_or_else(ApiError::not_found)
 }
 

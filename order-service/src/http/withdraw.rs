@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use common::api::SaleItem;
 use common::api::inventory::{GiveBack, Withdraw, WithdrawOutcome};
+use common::failpoint::{planted, reach};
 use common::ids::{ItemId, UserId};
 use reqwest::Method;
 use tokio::time::Instant;
@@ -15,8 +16,10 @@ use uuid::Uuid;
 
 use super::admin::done;
 use super::audit::Inventory;
-use crate::db::Db;
+use crate::crash_points::{LOWER_COMMIT_AFTER, LOWER_WITHDRAW_AFTER};
+use crate::db::{Db, DbError};
 use crate::error::ApiError;
+use crate::planted::LOWERED_FIRST;
 use crate::sales::admin::{self, Change, Refusal};
 
 /// Most time for the inventory's answer to one question: a short script.
@@ -37,11 +40,16 @@ pub async fn lower(
     deadline: Instant,
 ) -> Result<SaleItem, ApiError> {
     let is_sold = done(admin::look_before_lowering(db, item, units).await?)?;
+    if planted(LOWERED_FIRST) {
+        return done(admin::restock(db, actor, item, units, None).await.map_err(ApiError::Write)?);
+    }
     let fewer = u32::try_from(units.unsigned_abs()).map_err(|_| ApiError::invalid("units", "too many"))?;
     let withdrawn = if is_sold { withdraw(inventory, item, fewer, deadline).await? } else { None };
 
     let epoch = withdrawn.unwrap_or(NEVER_LOADED);
+    reach(LOWER_WITHDRAW_AFTER).await.map_err(|_| ApiError::unavailable())?;
     let change = admin::restock(db, actor, item, units, Some(epoch)).await;
+    let change = reach(LOWER_COMMIT_AFTER).await.map_err(DbError::from).and(change);
     let in_vain = match &change {
         Ok(change) => !matches!(change, Change::Done(_)),
         Err(error) => !error.may_have_had_effect(),

@@ -130,15 +130,13 @@ async fn mark(conn: &mut AsyncPgConnection, publisher: &Publisher) -> Result<Opt
     }
     failpoint::reach(crash_points::GENERATION_FORGET_BEFORE).await?;
     let mut again = 0;
-    // The first broker has been told nothing that it could have lost.
-    if generation.is_some() {
-        let Span { mut first, last } = Kept(diesel::sql_query(SPAN)).get_result(conn).await?;
-        while first <= last {
-            let next = first + FORGET_STEP;
-            let step = diesel::sql_query(FORGET_CONFIRMS).bind::<BigInt, _>(first).bind::<BigInt, _>(next);
-            again += Kept(step).execute(conn).await?;
-            first = next;
-        }
+    // Also of a broker that never was marked: it may have confirmed messages, and lost them, before its first mark.
+    let Span { mut first, last } = Kept(diesel::sql_query(SPAN)).get_result(conn).await?;
+    while first <= last {
+        let next = first + FORGET_STEP;
+        let step = diesel::sql_query(FORGET_CONFIRMS).bind::<BigInt, _>(first).bind::<BigInt, _>(next);
+        again += Kept(step).execute(conn).await?;
+        first = next;
     }
     let next = Uuid::new_v4();
     if publisher.create_marker(&marker(next), Instant::now() + ASK_TIMEOUT).await.is_err() {

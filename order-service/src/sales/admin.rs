@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use common::api::admin::{NewItem, NewSale, SaleChanges};
 use common::api::{Sale, SaleItem, SaleState};
+use common::failpoint::reach;
 use common::ids::{ItemId, SaleId, UserId};
 use common::messages::sale::ChangedV1;
 use diesel::dsl::now;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use super::validate::{self, InvalidField, STOCK_MAX};
 use super::{ItemRow, SaleRecord, listing};
 use crate::audit_log::Deed;
+use crate::crash_points::LOWER_COMMIT_BEFORE;
 use crate::db::schema::{items, sales};
 use crate::db::{Db, DbError};
 use crate::outbox;
@@ -261,6 +263,9 @@ pub async fn restock(
             Deed { actor: &actor, action: "item.restock", subject: id }
                 .record(conn, Some(&before), &after)
                 .await?;
+            if units < 0 {
+                reach(LOWER_COMMIT_BEFORE).await?;
+            }
             Ok(Change::Done(after))
         }
         .boxed()

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod api;
+mod archiving;
 mod asking;
 mod audit;
+mod blocks;
 mod dead_letters;
 mod desk;
 mod expiry;
@@ -16,6 +18,7 @@ mod payments;
 mod placing;
 mod proxy;
 mod refunds;
+mod releasing;
 mod sales;
 mod sandbox;
 mod support;

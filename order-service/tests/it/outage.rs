@@ -194,6 +194,25 @@ async fn a_database_that_swallows_questions_is_left() {
     assert_eq!(status, 200);
 }
 
+/// Whoever waits gives up before a connection is open; it is there for those who come next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_longer_to_connect_to_than_anybody_waits_is_used_all_the_same() {
+    let world = World::start("slow_connect").await;
+    let item = world.item(Wanted::default()).await;
+    let impatient = [("DATABASE__POOL_WAIT_MS", "400"), ("DATABASE__CONNECT_TIMEOUT_MS", "10000")];
+    let (instance, proxy) = behind_proxy(&world, &impatient).await;
+    proxy.be_slow_to_connect(Duration::from_millis(1_500));
+    world.database.close_all_connections().await;
+
+    world.reserve(item, &[reserved(item, "first", "key")]).await;
+    world.number_becomes("SELECT count(*) FROM orders", 1).await;
+    let order = reserved(item, "first", "key").data.order_id;
+    eventually("orders can be read", async || {
+        (instance.get(&format!("/orders/{order}"), "first").await.0 == 200).then_some(())
+    })
+    .await;
+}
+
 /// Readers go on, writers are refused with nothing done, reservations wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_can_only_be_read_refuses_writers_and_loses_nothing() {

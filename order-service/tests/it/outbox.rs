@@ -66,6 +66,22 @@ async fn a_broker_that_lost_its_data_is_told_again() {
     .await;
 }
 
+/// The first instance died, and the broker lost everything, before the broker had its first mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lost_its_data_before_its_first_mark_is_told_again() {
+    let world = World::start("broker_never_marked").await;
+    world
+        .execute(
+            "INSERT INTO outbox (message_id, exchange, routing_key, kind, body, published_at)
+             VALUES (gen_random_uuid(), 'order', 'order.paid.v1', 'order.paid.v1', '{}', now())",
+        )
+        .await;
+    let _instance = world.instance().await;
+    eventually("the broker is marked", async || world.words(GENERATION).await.pop()).await;
+    // By its own time: what was told again was confirmed after the mark.
+    world.number_becomes("SELECT count(*) FROM outbox WHERE published_at > created_at", 1).await;
+}
+
 /// Marking what was confirmed waits for whoever holds the lock 42: an instance that stands still between the two.
 const SLOW_MARKS: &str = "
 CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS

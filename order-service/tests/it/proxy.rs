@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 /// How a commit as the client sends it.
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -19,18 +21,27 @@ pub struct Proxy {
     commits_to_lose: Arc<AtomicI32>,
     /// While above 0 nothing that the server says comes back, on connections that stay open.
     mute: Arc<AtomicI32>,
+    /// For so many milliseconds nothing passes on a new connection.
+    slow_ms: Arc<AtomicU64>,
 }
 
 impl Proxy {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let proxy = Self { address, commits_to_lose: Arc::default(), mute: Arc::default() };
+        let (commits_to_lose, mute, slow_ms) = (Arc::default(), Arc::default(), Arc::default());
+        let proxy = Self { address, commits_to_lose, mute, slow_ms };
         let (commits_to_lose, mute) = (proxy.commits_to_lose.clone(), proxy.mute.clone());
+        let slow_ms = proxy.slow_ms.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(server).await else { continue };
-                tokio::spawn(pass(client, server, commits_to_lose.clone(), mute.clone()));
+                let passing = pass(client, server, commits_to_lose.clone(), mute.clone());
+                let held_up = Duration::from_millis(slow_ms.load(Ordering::SeqCst));
+                tokio::spawn(async move {
+                    sleep(held_up).await;
+                    passing.await;
+                });
             }
         });
         proxy
@@ -44,6 +55,11 @@ impl Proxy {
     /// How many of them have not been lost yet.
     pub fn to_lose(&self) -> i32 {
         self.commits_to_lose.load(Ordering::SeqCst).max(0)
+    }
+
+    /// From now on, how long nothing passes on each new connection.
+    pub fn be_slow_to_connect(&self, slow: Duration) {
+        self.slow_ms.store(u64::try_from(slow.as_millis()).expect("some milliseconds"), Ordering::SeqCst);
     }
 
     /// From now on, whether what the server says is swallowed.

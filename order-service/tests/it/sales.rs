@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 
 use crate::desk::{Desk, item_of, sale};
-use crate::support::answer;
+use crate::support::{World, answer};
 
 /// The sale with something spoilt in it: a field by its JSON pointer, or a new one in its object.
 fn spoilt(pointer: &str, value: Value) -> Value {
@@ -356,4 +356,43 @@ async fn of_a_published_sale_only_what_a_buyer_passes_first_can_be_changed() {
     }
     desk.admin_does(&format!("{path}/end"), json!({})).await;
     assert_eq!(desk.admin(Method::PATCH, &path, json!({"waiting_room": false})).await.0, 409, "it is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_id_that_was_ever_published_is_listed_once_over_all_pages() {
+    let world = World::start("known_ids").await;
+    // More than a page of items, some of a draft, whose ids nobody may know.
+    world
+        .execute(
+            "INSERT INTO sales (id, title, published_at, starts_at, ends_at, payment_window_seconds)
+             SELECT ('00000000-0000-4000-8000-1' || lpad(to_hex(n), 11, '0'))::uuid, 'Lunch',
+                    CASE WHEN n % 5 > 0 THEN now() END, now(), now() + interval '1 hour', 600
+               FROM generate_series(1, 20) AS n;
+             INSERT INTO items (id, sale_id, position, sku, name, image_url, price_cents, currency, total,
+                                per_user_limit)
+             SELECT (md5('a' || n)::uuid::text)::uuid, ('00000000-0000-4000-8000-1' || lpad(to_hex(1 + n % 20), 11, '0'))::uuid,
+                    n, 'sku', 'Noodles', '', 1, 'CNY', 1, 1
+               FROM generate_series(1, 14000) AS n ON CONFLICT DO NOTHING",
+        )
+        .await;
+    let instance = world.instance().await;
+    let (mut listed, mut after, mut pages) = (Vec::new(), uuid::Uuid::nil().to_string(), 0);
+    loop {
+        let (status, page) = instance.get(&format!("/known-ids?after={after}"), "nobody").await;
+        assert_eq!(status, 200, "{page}");
+        pages += 1;
+        listed.extend(page["ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = next.to_owned();
+    }
+    assert!(pages >= 2, "{pages}");
+    let expected = world
+        .words(
+            "SELECT id FROM (SELECT id FROM sales WHERE published_at IS NOT NULL UNION ALL
+               SELECT i.id FROM items i JOIN sales s ON s.id = i.sale_id WHERE s.published_at IS NOT NULL) AS all_ids
+              ORDER BY id",
+        )
+        .await;
+    assert!(expected.len() > 10_000);
+    assert!(listed == expected, "{} listed, {} expected", listed.len(), expected.len());
 }

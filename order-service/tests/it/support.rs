@@ -95,8 +95,13 @@ struct Words {
 
 impl World {
     pub async fn start(hint: &str) -> Self {
+        Self::on(Database::create(hint).await).await
+    }
+
+    /// Around this database.
+    pub async fn on(database: Database) -> Self {
         testkit::init();
-        let (database, vhost) = tokio::join!(Database::create(hint), Vhost::create());
+        let vhost = Vhost::create().await;
         let settings = settings(&database, &vhost, &[]);
         let tasks = Tasks::new(CancellationToken::new());
         let topology = Topology { exchanges: vec![Exchange::Stock], queues: Queue::all() };

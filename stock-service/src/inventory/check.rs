@@ -97,6 +97,28 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// Closes an item's gate until an operator has removed the key of its alarm; `alarms`: how many keep it closed. Says
+    /// whether that is news.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Repeating is safe.
+    pub async fn keep_closed(
+        &self,
+        keys: &ItemKeys,
+        alarms: i64,
+        why: &'static str,
+    ) -> Result<bool, StoreError> {
+        let script = &self.shared.scripts.keep_closed;
+        let value = self
+            .run(Lane::Bulk, script, &[&keys.item, &keys.alarm], |call| {
+                call.arg(alarms).arg(why);
+            })
+            .await?;
+        if let Value::Int(news) = value { Ok(news == 1) } else { Err(StoreError::Garbled(script.name)) }
+    }
+}
+
 /// [`ALARM_CALM`] as scripts take it.
 pub(super) fn calm_ms() -> u64 {
     u64::try_from(ALARM_CALM.as_millis()).unwrap_or(u64::MAX)

@@ -80,6 +80,7 @@ pub(super) struct Scripts {
     pub(super) books: Script,
     pub(super) find: Script,
     pub(super) close: Script,
+    pub(super) keep_closed: Script,
     pub(super) withdraw: Script,
     pub(super) reclaim: Script,
     pub(super) lock_take: Script,
@@ -103,6 +104,7 @@ impl Scripts {
             books: Script::new("books", include_str!("../../lua/books.lua")),
             find: Script::new("find", include_str!("../../lua/find.lua")),
             close: Script::new("close", include_str!("../../lua/close.lua")),
+            keep_closed: Script::new("keep_closed", include_str!("../../lua/keep_closed.lua")),
             withdraw: Script::new("withdraw", include_str!("../../lua/withdraw.lua")),
             reclaim: Script::new("reclaim", include_str!("../../lua/reclaim.lua")),
             lock_take: Script::new("lock_take", include_str!("../../lua/lock_take.lua")),
@@ -110,7 +112,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 18] {
+    pub(super) fn all(&self) -> [&Script; 19] {
         [
             &self.reserve,
             &self.apply_order,
@@ -126,6 +128,7 @@ impl Scripts {
             &self.books,
             &self.find,
             &self.close,
+            &self.keep_closed,
             &self.withdraw,
             &self.reclaim,
             &self.lock_take,

@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
+use crate::crash_points::WITHDRAW;
 use crate::keys::ItemKeys;
 use crate::stock::Shut;
 
@@ -40,7 +41,10 @@ impl Inventory {
         epoch_min: i64,
         units: u32,
     ) -> Result<Withdrawn, StoreError> {
-        Ok(match self.move_units(keys, epoch_min, units.into(), 0).await? {
+        self.begins(WITHDRAW).await?;
+        let moved = self.move_units(keys, epoch_min, units.into(), 0).await?;
+        self.ended(WITHDRAW).await?;
+        Ok(match moved {
             Ok((0, _, available)) => Withdrawn::NotEnough { available },
             Ok((_, epoch, _)) => Withdrawn::Done { epoch },
             Err(shut) => Withdrawn::Shut(shut),

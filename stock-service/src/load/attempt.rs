@@ -1,17 +1,21 @@
 //! One attempt to load one item.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use common::amqp::PublishError;
 use common::api::inventory::{EpochGranted, ItemDefinition, ItemStock};
 use common::failpoint::{Injected, planted};
+use common::ids::OrderId;
 use common::messages::order::Units;
 use common::messages::stock::FenceV1;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::steps::Steps;
 use crate::announce::{Announcer, Asked, Grant};
+use crate::behind::{self, Behind};
 use crate::crash_points::{
     REBUILD_CLAIM, REBUILD_FENCE, REBUILD_GATE, REBUILD_READ, REBUILD_RENAME, REBUILD_REPUBLISH,
     REBUILD_STAGE,
@@ -23,6 +27,7 @@ use crate::orders::{Orders, OrdersError, StockAnswer};
 use crate::planted::{REBUILD_IGNORES_ORDERS, REBUILD_WITHOUT_TOMBSTONES};
 use crate::settings::{CatalogueSettings, RetireSettings};
 use crate::stock::{ORDERS_PER_CALL_MAX, Offer, OrderState, REQUESTS_PER_CALL_MAX};
+use crate::upkeep::UpkeepError;
 
 /// How long a lock outlives a loader that died.
 const LOCK_TIME: Duration = Duration::from_secs(2);
@@ -82,6 +87,15 @@ pub enum LoadError {
     Injected(#[from] Injected),
 }
 
+impl From<UpkeepError> for LoadError {
+    fn from(error: UpkeepError) -> Self {
+        match error {
+            UpkeepError::Store(error) => Self::Store(error),
+            UpkeepError::Orders(error) => Self::Orders(error),
+        }
+    }
+}
+
 /// Loads items. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {
@@ -137,9 +151,16 @@ impl Loader {
     }
 
     async fn load_locked(&self, item: &Item) -> Result<Loaded, LoadError> {
-        if item.looked(&self.inventory.look(&item.keys).await?) {
+        let mut steps = Steps::begin();
+        let look = self.inventory.look(&item.keys).await?;
+        if item.looked(&look) {
             return Ok(Loaded::AlreadyOpen);
         }
+        if let Some(figures) = &look.figures {
+            // Handed out once, whatever became of the gate.
+            item.raise_epoch(figures.epoch);
+        }
+        let known_epoch = item.epoch();
         if item.is_kept_closed() {
             return Ok(Loaded::KeptClosed);
         }
@@ -148,8 +169,11 @@ impl Loader {
             Some(definition) => definition,
             None => return self.unlisted(item, Loaded::Gone).await,
         };
+        if definition.epoch.is_some_and(|epoch| epoch < known_epoch) {
+            return self.kept_closed(item, Behind::Epoch).await;
+        }
         REBUILD_CLAIM.begins().await?;
-        let Some(granted) = self.orders.grant_epoch(item.id).await? else {
+        let Some(granted) = self.orders.grant_epoch(item.id, known_epoch).await? else {
             return self.unlisted(item, Loaded::Gone).await;
         };
         REBUILD_CLAIM.ended().await?;
@@ -162,11 +186,15 @@ impl Loader {
         // Nothing is granted from here on. A brand-new item has no past to wait for.
         let recovering = earlier || granted.epoch > 1;
         let sealed_at = Instant::now();
+        let reported = self.reported(item).await?;
+        steps.done("claim");
         if recovering {
             REBUILD_REPUBLISH.begins().await?;
             self.announce_survivors(item, &definition, granted.epoch).await?;
             REBUILD_REPUBLISH.ended().await?;
+            steps.done("republish");
             sleep_until(sealed_at + self.announcer.longest() + STRAGGLER_SLACK).await;
+            steps.done("stragglers");
         }
         REBUILD_FENCE.begins().await?;
         self.send_fence(item, &granted).await?;
@@ -177,12 +205,32 @@ impl Loader {
             StockAnswer::Superseded => return Err(LoadError::Superseded),
         };
         REBUILD_READ.ended().await?;
-        self.fill(item, &granted, &stock, recovering).await?;
+        if behind::lost(&reported, &stock.orders) > 0 {
+            return self.kept_closed(item, Behind::Order).await;
+        }
+        steps.done("fence and read");
+        let (orders, available, merged) = self.fill(item, &granted, &stock, recovering).await?;
+        steps.done("fill");
+        tracing::info!(item.id = %item.id, epoch = granted.epoch, orders, available, merged, %steps, "gate open");
         REBUILD_GATE.begins().await?;
         item.opened(granted.epoch);
         REBUILD_GATE.ended().await?;
         self.catch_up(item).await;
         Ok(Loaded::Opened)
+    }
+
+    /// What Redis has from order-service. A hold that cannot be read proves nothing, and the load replaces it.
+    async fn reported(&self, item: &Item) -> Result<HashMap<OrderId, i64>, StoreError> {
+        match behind::reported(&self.inventory, item).await {
+            Err(StoreError::Garbled(_)) => Ok(HashMap::new()),
+            reported => reported,
+        }
+    }
+
+    /// order-service is behind of what is known here.
+    async fn kept_closed(&self, item: &Item, behind: Behind) -> Result<Loaded, LoadError> {
+        behind::keep_closed(&self.inventory, &self.orders, &self.items, item, behind).await?;
+        Ok(Loaded::KeptClosed)
     }
 
     /// Otherwise the list of items would bring it back at once.
@@ -244,13 +292,14 @@ impl Loader {
         self.orders.stock(item.id, granted).await
     }
 
+    /// How many orders were staged, and what the commit says: units available, reservations merged.
     async fn fill(
         &self,
         item: &Item,
         granted: &EpochGranted,
         stock: &ItemStock,
         recovering: bool,
-    ) -> Result<(), LoadError> {
+    ) -> Result<(usize, i64, i64), LoadError> {
         let orders: Vec<OrderState> =
             stock.orders.iter().map(OrderState::from).filter(|order| !is_left_out(order)).collect();
         for chunk in orders.chunks(ORDERS_PER_CALL_MAX) {
@@ -269,11 +318,7 @@ impl Loader {
         let committed = self.inventory.commit_load(&item.keys, commit, &stock.item).await?;
         REBUILD_RENAME.ended().await?;
         match committed {
-            Committed::Opened { available, merged } => {
-                let epoch = granted.epoch;
-                tracing::info!(item.id = %item.id, epoch, orders = orders.len(), available, merged, "gate open");
-                Ok(())
-            }
+            Committed::Opened { available, merged } => Ok((orders.len(), available, merged)),
             Committed::NotReady => Err(LoadError::Lost),
         }
     }

@@ -18,6 +18,9 @@ use crate::settings::LoadSettings;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// How long to leave an item alone that another replica is loading.
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(200);
+/// Of the loads at a time one in so many may be of an item whose sale is over. A load mostly waits, and only so many wait
+/// at a time: those that nobody waits for leave places free for those that somebody may buy, whenever these close.
+const OVER_SHARE: usize = 4;
 /// How often to look whether an operator has let an item go on.
 const KEPT_CLOSED_PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,8 +35,8 @@ struct Schedule {
     loader: Loader,
     settings: LoadSettings,
     running: JoinSet<Result<Loaded, LoadError>>,
-    /// The items of `running`.
-    items: HashMap<Id, Arc<Item>>,
+    /// The items of `running`, and whether their sales were over.
+    items: HashMap<Id, (Arc<Item>, bool)>,
     waits: HashMap<ItemId, Wait>,
 }
 
@@ -65,22 +68,19 @@ impl Schedule {
             return;
         }
         let now = Instant::now();
+        let now_ms = self.loader.inventory.redis_ms(now);
         let items = self.loader.items.all();
         self.waits.retain(|id, _| self.loader.items.get(*id).is_some());
-        let mut closed: Vec<_> = items.into_iter().filter(|item| !item.is_open()).collect();
-        // A load mostly waits, and only so many wait at a time. Nobody buys what has ended: it comes last.
-        closed.sort_by_key(|item| item.figures().is_some_and(|figures| figures.state == "ended"));
-        for item in closed {
-            if self.running.len() >= self.settings.parallel_max {
-                return;
-            }
+        let is_due = |item: &Arc<Item>| {
             let waits = self.waits.get(&item.id).is_some_and(|wait| now < wait.until);
-            if waits || self.items.values().any(|running| running.id == item.id) {
-                continue;
-            }
+            !item.is_open() && !waits && self.items.values().all(|(running, _)| running.id != item.id)
+        };
+        let due = items.into_iter().filter(is_due).map(|item| (item.is_over(now_ms), item)).collect();
+        let running = self.items.values().map(|(_, over)| *over);
+        for (over, item) in in_turn(due, running, self.settings.parallel_max) {
             let (loader, loaded) = (self.loader.clone(), item.clone());
             let task = self.running.spawn(async move { loader.load(&loaded).await });
-            self.items.insert(task.id(), item);
+            self.items.insert(task.id(), (item, over));
         }
     }
 
@@ -89,7 +89,7 @@ impl Schedule {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let Some(item) = self.items.remove(&id) else { return };
+        let Some((item, _)) = self.items.remove(&id) else { return };
         let outcome = match ended {
             Ok((_, Ok(loaded))) => {
                 self.succeeded(&item, loaded);
@@ -134,6 +134,28 @@ impl Schedule {
     }
 }
 
+/// Which of the items that are due begin now, given whether each one's sale is over, the same of those that are `running`,
+/// and how many loads there may be at a time. Those that somebody can buy come first.
+fn in_turn<T>(
+    mut due: Vec<(bool, T)>,
+    running: impl Iterator<Item = bool>,
+    parallel_max: usize,
+) -> Vec<(bool, T)> {
+    let (over, live): (Vec<bool>, Vec<bool>) = running.partition(|over| *over);
+    let mut free = parallel_max.saturating_sub(over.len() + live.len());
+    let mut free_if_over = (parallel_max / OVER_SHARE).max(1).saturating_sub(over.len());
+    due.sort_by_key(|(over, _)| *over);
+    due.retain(|(over, _)| {
+        let begins = free > 0 && (!over || free_if_over > 0);
+        if begins {
+            free -= 1;
+            free_if_over -= usize::from(*over);
+        }
+        begins
+    });
+    due
+}
+
 fn label(loaded: Loaded) -> &'static str {
     match loaded {
         Loaded::Opened => "opened",
@@ -142,5 +164,41 @@ fn label(loaded: Loaded) -> &'static str {
         Loaded::Gone => "gone",
         Loaded::Over => "over",
         Loaded::KeptClosed => "kept_closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_turn;
+
+    fn names(due: &[(bool, &'static str)], running: &[bool], parallel_max: usize) -> Vec<&'static str> {
+        in_turn(due.to_vec(), running.iter().copied(), parallel_max)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect()
+    }
+
+    #[test]
+    fn what_can_be_bought_is_loaded_before_what_is_over() {
+        let due = [(true, "old 1"), (false, "new 1"), (true, "old 2"), (false, "new 2")];
+        assert_eq!(names(&due, &[], 3), ["new 1", "new 2", "old 1"]);
+        assert_eq!(names(&due, &[], 8), ["new 1", "new 2", "old 1", "old 2"]);
+    }
+
+    #[test]
+    fn loads_of_what_is_over_never_take_all_places() {
+        let old = [(true, "a"), (true, "b"), (true, "c")];
+        assert_eq!(names(&old, &[], 8), ["a", "b"]);
+        assert_eq!(names(&old, &[true], 8), ["a"]);
+        assert_eq!(names(&old, &[true, true], 8), [""; 0]);
+        assert_eq!(names(&[(false, "new")], &[true, true], 8), ["new"]);
+        assert_eq!(names(&old, &[], 1), ["a"], "one at a time is still loaded");
+    }
+
+    #[test]
+    fn there_are_no_more_loads_at_a_time_than_is_said() {
+        let due = [(false, "a"), (false, "b")];
+        assert_eq!(names(&due, &[false, false, true], 4), ["a"]);
+        assert_eq!(names(&due, &[false; 4], 4), [""; 0]);
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod announcing;
+mod behind;
 mod catalogue;
 mod harm;
 mod measure;

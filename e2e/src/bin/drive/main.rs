@@ -6,6 +6,7 @@ mod demo;
 mod line;
 mod load;
 mod open_sale;
+mod storm;
 mod trace;
 
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
     Collect(collect::Arguments),
     /// Places one order and shows its trace.
     Trace(trace::Arguments),
+    /// Plays the storm: everybody a final and true answer, exactly the stock.
+    Storm(storm::Arguments),
     /// Checks the books of every sale, or of one.
     Audit(audit::Arguments),
 }
@@ -52,6 +55,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&client()?, arguments).await,
         Command::Load(arguments) => load::run(&client()?, arguments).await,
         Command::Line(arguments) => line::run(&client()?, arguments).await,
+        Command::Storm(arguments) => storm::run(&client()?, arguments).await,
         Command::Trace(arguments) => trace::run(&client()?, arguments).await,
         Command::Collect(arguments) => collect::run(arguments).await,
         Command::Audit(arguments) => audit::run(&client()?, arguments).await,

@@ -42,6 +42,12 @@ struct Books {
     orders: BTreeMap<OrderId, (ItemId, StockOrder)>,
 }
 
+/// A copy of everything in [`FakeOrders`].
+pub struct Backup {
+    items: BTreeMap<ItemId, (ItemDefinition, i64)>,
+    orders: BTreeMap<OrderId, (ItemId, StockOrder)>,
+}
+
 struct FakeItem {
     definition: ItemDefinition,
     epoch: i64,
@@ -300,6 +306,32 @@ impl FakeOrders {
         self.books.lock().of(item).cloned().collect()
     }
 
+    /// What a backup of now would have.
+    pub fn backup(&self) -> Backup {
+        let books = self.books.lock();
+        let epochs = books.items.iter().map(|(id, item)| (*id, (item.definition.clone(), item.epoch)));
+        Backup { items: epochs.collect(), orders: books.orders.clone() }
+    }
+
+    /// Goes back to that.
+    pub fn restore(&self, backup: &Backup) {
+        let mut books = self.books.lock();
+        books.items = backup
+            .items
+            .iter()
+            .map(|(id, (definition, epoch))| {
+                let item = FakeItem {
+                    definition: definition.clone(),
+                    epoch: *epoch,
+                    token: Uuid::nil(),
+                    fenced: *epoch,
+                };
+                (*id, item)
+            })
+            .collect();
+        books.orders = backup.orders.clone();
+    }
+
     pub fn has(&self, id: OrderId) -> bool {
         self.books.lock().orders.contains_key(&id)
     }
@@ -337,6 +369,7 @@ async fn items(books: Data<Mutex<Books>>, switches: Data<Switches>) -> HttpRespo
         item_id: item.definition.item_id,
         version: item.definition.version,
         epoch: item.epoch,
+        ends_at: Some(item.definition.ends_at),
     };
     HttpResponse::Ok().json(LiveItems { items: books.items.values().map(live).collect() })
 }
@@ -346,18 +379,30 @@ async fn item(books: Data<Mutex<Books>>, switches: Data<Switches>, id: Path<Item
         return away;
     }
     match books.lock().items.get(&id) {
-        Some(item) => HttpResponse::Ok().json(&item.definition),
+        Some(item) => {
+            HttpResponse::Ok().json(ItemDefinition { epoch: Some(item.epoch), ..item.definition.clone() })
+        }
         None => HttpResponse::NotFound().finish(),
     }
 }
 
-async fn epochs(books: Data<Mutex<Books>>, switches: Data<Switches>, id: Path<ItemId>) -> HttpResponse {
+#[derive(Deserialize)]
+struct Above {
+    above: i64,
+}
+
+async fn epochs(
+    books: Data<Mutex<Books>>,
+    switches: Data<Switches>,
+    id: Path<ItemId>,
+    query: Query<Above>,
+) -> HttpResponse {
     if let Some(away) = away(&switches) {
         return away;
     }
     let mut books = books.lock();
     let Some(item) = books.items.get_mut(&id) else { return HttpResponse::NotFound().finish() };
-    item.epoch += 1;
+    item.epoch = item.epoch.max(query.above) + 1;
     item.token = Uuid::new_v4();
     switches.epochs.fetch_add(1, Ordering::SeqCst);
     HttpResponse::Ok().json(EpochGranted { epoch: item.epoch, token: item.token })

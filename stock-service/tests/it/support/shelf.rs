@@ -59,6 +59,7 @@ pub fn definition(item_id: ItemId, total: i64, per_user_limit: u32) -> ItemDefin
         settled: false,
         waiting_room: false,
         challenge: false,
+        epoch: None,
     }
 }
 

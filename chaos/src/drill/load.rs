@@ -17,8 +17,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Few;
-use crate::drill::stage::Stage;
+use super::stage::Stage;
 
 /// Users at the same time.
 const WORKERS: usize = 12;
@@ -29,6 +28,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const READINESS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Samples of what went wrong that are kept.
 const SAMPLES_MAX: usize = 20;
+
+/// A shared list that stays short.
+type Few = Arc<parking_lot::Mutex<Vec<String>>>;
 
 /// A gateway as the balancer sees it.
 struct Target {

@@ -1,0 +1,3 @@
+//! The load tool; see the library.
+
+fn main() {}
