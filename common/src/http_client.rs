@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::internal::{DEADLINE_HEADER, TOKEN_HEADER};
 use crate::settings::UrlList;
-use crate::telemetry::trace::{self, Context, Describe, FutureExt as _, SpanKind, TRACEPARENT_HEADER};
+use crate::telemetry::trace::{self, Context, Describe, SpanKind, TRACEPARENT_HEADER};
 
 /// Idle connections kept per service instance.
 const IDLE_CONNECTIONS_MAX: usize = 128;
@@ -171,7 +171,7 @@ impl Call {
             let remaining_ms = HeaderValue::from(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX));
             request.headers_mut().insert(DEADLINE_HEADER, remaining_ms);
             let work = calling(service, &request);
-            match execute(client, request).with_context(work.clone()).await {
+            match trace::within(work.clone(), execute(client, request)).await {
                 Ok(response) => {
                     trace::note_on(&work, "http.response.status_code", i64::from(response.status().as_u16()));
                     return Ok(response);

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::settings::{DrainSettings, HttpSettings};
-use crate::telemetry::trace::{self, Context, Describe, FutureExt as _, Sampling, SpanKind, TRACEPARENT_HEADER};
+use crate::telemetry::trace::{self, Context, Describe, Sampling, SpanKind, TRACEPARENT_HEADER};
 
 /// How long a closed connection waits for the client to close it too.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -109,7 +109,8 @@ impl Server {
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
-            let (seen, closing) = (Seen { times: Times::default(), sampling: sampling.clone() }, closing.clone());
+            let (seen, closing) =
+                (Seen { times: Times::default(), sampling: sampling.clone() }, closing.clone());
             let app = App::new()
                 .app_data(web::Data::new(shown.clone()))
                 .configure(routes.clone())
@@ -240,7 +241,7 @@ async fn observe(
     }
     let asked_to_close = request.head().connection_type() == ConnectionType::Close;
     let answering = progress.as_ref().map(Progress::answering);
-    let response = next.call(request).with_context(work.clone()).await?;
+    let response = trace::within(work.clone(), next.call(request)).await?;
     let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
     if let Some(progress) = progress.filter(|_| closes) {
         progress.last_answered();

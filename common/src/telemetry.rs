@@ -17,7 +17,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LogBatch, SdkLoggerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use tokio::task::JoinHandle;
 
 use self::export::{Logs, Pipeline, Spans};
@@ -70,7 +70,7 @@ pub fn init(
     }));
     let sampling = Sampling::new(!pipelines.is_empty(), settings.sampling_ratio);
     let upkeep = tokio::spawn(process::upkeep(registry.clone()));
-    gauge!("build_info", "service" => service, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("build_info", "service" => service).set(1.0);
     Ok(Telemetry { metrics: Metrics::new(registry, sampling), upkeep, pipelines })
 }
 
@@ -97,7 +97,9 @@ fn traces(endpoint: &str, resource: Resource) -> anyhow::Result<Pipeline> {
             SpanExporter::builder().with_http().with_endpoint(url).with_timeout(EXPORT_TIMEOUT).build();
         let mut exporter = exporter.context("telemetry.otlp_endpoint")?;
         opentelemetry_sdk::trace::SpanExporter::set_resource(&mut exporter, &resource);
-        Ok(move |spans| export::at_once(opentelemetry_sdk::trace::SpanExporter::export(&exporter, spans)))
+        Ok(move |spans: Vec<SpanData>| {
+            export::at_once(opentelemetry_sdk::trace::SpanExporter::export(&exporter, spans))
+        })
     })?;
     // Who begins a trace has decided already whether it is kept: see `Sampling`.
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));

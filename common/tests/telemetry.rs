@@ -17,8 +17,8 @@ use common::http_client;
 use common::serve::Server;
 use common::settings::{DrainSettings, HttpSettings, LogFormat, TelemetrySettings};
 use common::shutdown::Tasks;
-use common::telemetry::trace::{self, FutureExt as _, Origin};
 use common::telemetry;
+use common::telemetry::trace::{self, Origin};
 use common::topology::Queue;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ async fn consumed_trace(vhost: &Vhost, tasks: &Tasks) -> String {
     };
     let caller = Origin::parse(&format!("00-{TRACE_ID}-b7ad6b7169203331-01"));
     let deadline = Instant::now() + Duration::from_secs(30);
-    publisher.publish(message, deadline).with_context(caller.context()).await.unwrap();
+    trace::within(caller.context(), publisher.publish(message, deadline)).await.unwrap();
 
     let (sender, mut traces) = tokio::sync::mpsc::unbounded_channel();
     let subscription = Subscription {
@@ -138,13 +138,15 @@ async fn one_trace_runs_through_http_and_amqp_and_reaches_the_collector() {
     tasks.finish(Duration::from_secs(30)).await.unwrap();
 
     let metrics = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
-    let counted = r#"http_server_request_duration_seconds_count{route="/items/{id}",method="GET",status="200"} 1"#;
+    let counted =
+        r#"http_server_request_duration_seconds_count{route="/items/{id}",method="GET",status="200"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
     assert!(metrics.contains(r#"amqp_batch_size_bucket{queue="stock-service.sales",le="1"} 1"#), "{metrics}");
 
     telemetry.flush().await;
     let exported = exported.lock().unwrap();
-    for part in ["telemetry-test", "GET /items/{id}", "publish sale.tested.v1", "process stock-service.sales"] {
+    for part in ["telemetry-test", "GET /items/{id}", "publish sale.tested.v1", "process stock-service.sales"]
+    {
         assert!(contains(&exported, part.as_bytes()), "{part} is exported");
     }
     assert!(!contains(&exported, b"hunter2"), "a query may hold a token");

@@ -23,6 +23,7 @@ Trying it
   load [options]       measure it (built with optimisation; use with `up --release`)
   audit [options]      check the books of every sale
   trace                place one order and show its trace, hop by hop (with `up --observe`)
+  overhead [rounds]    processor time per order with and without telemetry, in turns (with `up --observe --release`)
   line [options]       play a sale with a waiting room with 10,000 people and 2,000 bots, and check that it was fair;
                        some two minutes, five at most; a report in .dev/reports/line.json
 

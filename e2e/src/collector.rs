@@ -110,7 +110,8 @@ impl Collector {
     /// The spans of a trace, and those that are linked to one of it, oldest first.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         let kept = self.lock();
-        let of = |span: &&Span| span.trace_id == trace_id || span.links.iter().any(|(trace, _)| trace == trace_id);
+        let of =
+            |span: &&Span| span.trace_id == trace_id || span.links.iter().any(|(trace, _)| trace == trace_id);
         let mut spans: Vec<Span> = kept.spans.iter().filter(of).cloned().collect();
         spans.sort_by_key(|span| span.start_ns);
         spans
@@ -171,7 +172,11 @@ async fn logs(collector: Data<Collector>, body: Bytes) -> impl Responder {
             for KeyValue { key, value: of, .. } in &record.attributes {
                 text = format!("{text} {key}={}", value(of.as_ref()));
             }
-            kept.lines.push_back(Line { trace_id: hex::encode(record.trace_id), service: service.clone(), text });
+            kept.lines.push_back(Line {
+                trace_id: hex::encode(record.trace_id),
+                service: service.clone(),
+                text,
+            });
         }
     }
     let surplus = kept.lines.len().saturating_sub(KEPT_MAX);
@@ -209,7 +214,11 @@ fn read(span: otlp::Span, service: &str) -> Span {
         start_ns: span.start_time_unix_nano,
         end_ns: span.end_time_unix_nano,
         attributes: span.attributes.iter().map(|kv| (kv.key.clone(), value(kv.value.as_ref()))).collect(),
-        links: span.links.iter().map(|link| (hex::encode(&link.trace_id), hex::encode(&link.span_id))).collect(),
+        links: span
+            .links
+            .iter()
+            .map(|link| (hex::encode(&link.trace_id), hex::encode(&link.span_id)))
+            .collect(),
     }
 }
 

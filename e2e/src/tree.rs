@@ -27,10 +27,12 @@ pub fn text(spans: &[Span], trace_id: &str) -> String {
 
 fn show(text: &mut String, spans: &[Span], span: &Span, (depth, began_ns): (usize, u64), trace_id: &str) {
     let ms = |ns: u64| ns as f64 / 1_000_000.0;
-    let (from, took) = (ms(span.start_ns.saturating_sub(began_ns)), ms(span.end_ns.saturating_sub(span.start_ns)));
+    let (from, took) =
+        (ms(span.start_ns.saturating_sub(began_ns)), ms(span.end_ns.saturating_sub(span.start_ns)));
     let indent = "  ".repeat(depth);
     // Writing into a String cannot fail.
-    let _written = write!(text, "{from:>9.2} {took:>9.2}  {indent}{}: {} ({})", span.service, span.name, span.kind);
+    let _written =
+        write!(text, "{from:>9.2} {took:>9.2}  {indent}{}: {} ({})", span.service, span.name, span.kind);
     for (key, value) in span.attributes.iter().filter(|(key, _)| SHOWN.contains(&key.as_str())) {
         let _written = write!(text, " {key}={value}");
     }
@@ -41,7 +43,8 @@ fn show(text: &mut String, spans: &[Span], span: &Span, (depth, began_ns): (usiz
         let _written = write!(text, " FAILED: {error}");
     }
     text.push('\n');
-    for child in spans.iter().filter(|child| child.parent_id == span.span_id && child.span_id != span.span_id) {
+    for child in spans.iter().filter(|child| child.parent_id == span.span_id && child.span_id != span.span_id)
+    {
         show(text, spans, child, (depth + 1, began_ns), trace_id);
     }
 }
@@ -65,7 +68,11 @@ mod tests {
             links: Vec::new(),
             error: None,
         };
-        let spans = [span("a", "x", "first", 1_000_000), span("c", "b", "third", 3_000_000), span("b", "a", "second", 2_000_000)];
+        let spans = [
+            span("a", "x", "first", 1_000_000),
+            span("c", "b", "third", 3_000_000),
+            span("b", "a", "second", 2_000_000),
+        ];
         let text = text(&spans, "t");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].ends_with("  s: first (internal) stampede.batch.size=3"), "{text}");

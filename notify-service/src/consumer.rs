@@ -8,7 +8,7 @@ use common::failpoint;
 use common::ids::{EventId, UserId};
 use common::messages::order::{ALL_V1, OrderV1};
 use common::shutdown::Tasks;
-use common::telemetry::trace::{self, Describe, FutureExt as _, SpanKind};
+use common::telemetry::trace::{self, Describe, SpanKind};
 use common::topology::Exchange;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::Deserialize;
@@ -94,7 +94,7 @@ impl Ingest {
                 .with("db.namespace", "notify")
         });
         let storing = connection.transaction(async |connection| store(connection, batch).await);
-        let stored = storing.with_context(work).await?;
+        let stored = trace::within(work, storing).await?;
         failpoint::reach(crash_points::COMMIT_AFTER).await?;
         Ok(stored)
     }

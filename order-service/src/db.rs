@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::telemetry::trace::{self, Describe, FutureExt as _, SpanKind};
+use common::telemetry::trace::{self, Describe, SpanKind};
 use diesel::ConnectionError;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -152,18 +152,15 @@ impl Db {
 
     async fn attempt<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
         let db = self.clone();
-        let work = trace::child(|| {
+        let traced = trace::child(|| {
             Describe::new("transaction orders", SpanKind::Client)
                 .with("db.system.name", "postgresql")
                 .with("db.namespace", "orders")
         });
-        let running = self.runtime.spawn(
-            async move {
-                let mut conn = db.get().await?;
-                conn.transaction(async move |conn| work(conn).await).await
-            }
-            .with_context(work),
-        );
+        let running = self.runtime.spawn(trace::within(traced, async move {
+            let mut conn = db.get().await?;
+            conn.transaction(async move |conn| work(conn).await).await
+        }));
         running.await.unwrap_or(Err(DbError::Panicked))
     }
 

@@ -38,7 +38,11 @@ struct Waiting {
 ///
 /// # Errors
 /// None: what cannot be asked keeps its last value.
-pub async fn run(pools: [(&'static str, Db); 2], publisher: Publisher, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    pools: [(&'static str, Db); 2],
+    publisher: Publisher,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let [(_, db), _] = &pools;
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -24,8 +24,8 @@ use crate::reconcile;
 use crate::relay;
 use crate::reserve::Reservations;
 use crate::settings::Settings;
-use crate::units::Units;
 use crate::stock::ORDERS_PER_CALL_MAX;
+use crate::units::Units;
 use crate::upkeep::Upkeep;
 use crate::watch;
 
@@ -137,7 +137,8 @@ impl Parts {
             catalogue: settings.catalogue,
             retire: settings.retire,
         };
-        let catalogue = CatalogueReader::new((inventory.clone(), items.clone()), settings.catalogue, units, tasks);
+        let catalogue =
+            CatalogueReader::new((inventory.clone(), items.clone()), settings.catalogue, units, tasks);
         Ok(Self { inventory, items, publisher, loader, upkeep, catalogue })
     }
 

@@ -16,7 +16,7 @@ use common::failpoint::planted;
 use common::ids::{ItemId, OrderId, Quantity, UserId};
 use common::messages::order::Units;
 use common::shutdown::Tasks;
-use common::telemetry::trace::{self, Describe, FutureExt as _, Origin, SpanKind};
+use common::telemetry::trace::{self, Describe, Origin, SpanKind};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -102,12 +102,15 @@ impl Reservations {
         };
         let shared = self.shared.clone();
         Batcher::start(settings, &self.tasks, move |batch| {
-            let work = trace::batch(batch.iter().map(|pending: &Pending<Request, _>| pending.request.origin), || {
-                Describe::new("reserve", SpanKind::Internal)
-                    .with("stampede.item.id", item.id.to_string())
-                    .with("stampede.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX))
-            });
-            flush(shared.clone(), item.clone(), batch).with_context(work)
+            let work = trace::batch(
+                batch.iter().map(|pending: &Pending<Request, _>| pending.request.origin),
+                || {
+                    Describe::new("reserve", SpanKind::Internal)
+                        .with("stampede.item.id", item.id.to_string())
+                        .with("stampede.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX))
+                },
+            );
+            trace::within(work, flush(shared.clone(), item.clone(), batch))
         })
     }
 }

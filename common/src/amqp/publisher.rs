@@ -23,7 +23,7 @@ use super::connection::declare_marker;
 use super::{AmqpSettings, Topology, trace};
 use crate::health::HealthCheck;
 use crate::shutdown::Tasks;
-use crate::telemetry::trace::{self as telemetry, Context, FutureExt as _};
+use crate::telemetry::trace::{self as telemetry, Context};
 
 /// AMQP's mark of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -128,7 +128,7 @@ impl Publisher {
     pub async fn publish(&self, message: Outgoing, deadline: Instant) -> Result<(), PublishError> {
         let work = trace::publishing(message.exchange, &message.kind);
         let publishing = async { self.publish_with(message, trace::headers(), deadline).await };
-        publishing.with_context(work).await
+        telemetry::within(work, publishing).await
     }
 
     /// As [`Publisher::publish`], with headers of the caller's choice.

@@ -114,11 +114,14 @@ impl<T, E: FnMut(Vec<T>) -> OTelSdkResult> Worker<T, E> {
             let mut batch = Vec::new();
             let until = Instant::now() + INTERVAL;
             let closed = loop {
-                let wait = if stopping { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+                let wait =
+                    if stopping { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
                 match self.received.recv_timeout(wait.min(INTERVAL / 10)) {
                     Ok(item) => batch.push(item),
                     Err(RecvTimeoutError::Disconnected) => break true,
-                    Err(RecvTimeoutError::Timeout) if stopping || self.stop.load(Ordering::Relaxed) => break false,
+                    Err(RecvTimeoutError::Timeout) if stopping || self.stop.load(Ordering::Relaxed) => {
+                        break false;
+                    }
                     Err(RecvTimeoutError::Timeout) if Instant::now() >= until => break false,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
@@ -140,7 +143,8 @@ impl<T, E: FnMut(Vec<T>) -> OTelSdkResult> Worker<T, E> {
         let count = batch.len();
         match (self.export)(batch) {
             Ok(()) => {
-                metrics::counter!("telemetry_exported_total", "signal" => self.signal).increment(count as u64);
+                metrics::counter!("telemetry_exported_total", "signal" => self.signal)
+                    .increment(count as u64);
                 if std::mem::take(&mut self.away) {
                     tracing::info!(signal = self.signal, "the collector is back");
                 }

@@ -117,7 +117,8 @@ impl Metric {
                 labels.push((name, value));
                 labels
             };
-            series = series.iter().flat_map(|known| values.iter().map(move |value| with(known, *value))).collect();
+            series =
+                series.iter().flat_map(|known| values.iter().map(move |value| with(known, *value))).collect();
         }
         series
     }
@@ -245,16 +246,28 @@ const SIGNALS: &[&str] = &["traces", "logs"];
 
 /// What every service shows.
 pub static COMMON: &[Metric] = &[
-    a_gauge("build_info", &[Label::UpTo("service", 1), Label::UpTo("version", 1)], "1; the labels say what runs"),
+    a_gauge("build_info", &[Label::UpTo("service", 1)], "1; the label says what runs"),
     a_histogram(
         "http_server_request_duration_seconds",
         &[Label::UpTo("route", 100), Label::OneOf("method", METHODS), Label::UpTo("status", 30)],
         "time to answer a request, by the template of its route",
     ),
-    a_counter("http_connections_refused_total", &[Label::OneOf("limit", &["total", "address"])], "connections that there was no room for"),
-    a_counter("http_connections_timed_out_total", &[], "connections closed because the other side was too slow"),
+    a_counter(
+        "http_connections_refused_total",
+        &[Label::OneOf("limit", &["total", "address"])],
+        "connections that there was no room for",
+    ),
+    a_counter(
+        "http_connections_timed_out_total",
+        &[],
+        "connections closed because the other side was too slow",
+    ),
     a_gauge("health_check", &[Label::UpTo("check", 20)], "1 while a condition of /readyz holds, else 0"),
-    a_counter("telemetry_exported_total", &[Label::OneOf("signal", SIGNALS)], "spans and log lines that the collector took"),
+    a_counter(
+        "telemetry_exported_total",
+        &[Label::OneOf("signal", SIGNALS)],
+        "spans and log lines that the collector took",
+    ),
     a_counter(
         "telemetry_dropped_total",
         &[Label::OneOf("signal", SIGNALS), Label::OneOf("reason", &["queue_full", "export_failed"])],
@@ -275,15 +288,27 @@ pub static COMMON: &[Metric] = &[
 pub static BATCHER: &[Metric] = &[
     a_gauge("batcher_queue_depth", &[Label::UpTo("name", 8)], "requests that wait for a batch"),
     a_histogram("batcher_batch_size", &[Label::UpTo("name", 8)], "requests in a batch"),
-    a_histogram("batcher_wait_seconds", &[Label::UpTo("name", 8)], "how long the oldest request of a batch had waited"),
-    a_counter("batcher_overloaded_total", &[Label::UpTo("name", 8)], "requests refused because the queue was full"),
+    a_histogram(
+        "batcher_wait_seconds",
+        &[Label::UpTo("name", 8)],
+        "how long the oldest request of a batch had waited",
+    ),
+    a_counter(
+        "batcher_overloaded_total",
+        &[Label::UpTo("name", 8)],
+        "requests refused because the queue was full",
+    ),
 ];
 
 /// What services that speak AMQP show.
 pub static AMQP: &[Metric] = &[
     a_histogram("amqp_batch_size", &[Label::UpTo("queue", 24)], "events in a batch from a queue"),
     a_counter("amqp_retries_total", &[Label::UpTo("queue", 24)], "batches that have to be handled again"),
-    a_counter("amqp_parked_total", &[Label::UpTo("queue", 24)], "messages parked because they can never work"),
+    a_counter(
+        "amqp_parked_total",
+        &[Label::UpTo("queue", 24)],
+        "messages parked because they can never work",
+    ),
     a_histogram(
         "amqp_publish_seconds",
         &[Label::OneOf("outcome", &["confirmed", "not_ready", "unroutable", "refused", "unknown"])],
@@ -307,7 +332,8 @@ mod tests {
 
     #[test]
     fn every_combination_of_known_labels_is_a_series() {
-        let metric = a_counter("x_total", &[Label::OneOf("a", &["1", "2"]), Label::OneOf("b", &["3", "4", "5"])], "");
+        let metric =
+            a_counter("x_total", &[Label::OneOf("a", &["1", "2"]), Label::OneOf("b", &["3", "4", "5"])], "");
         assert_eq!((metric.known_series().len(), metric.series_max()), (6, 6));
         assert_eq!(a_counter("y_total", &[], "").known_series(), [vec![]]);
         assert!(a_counter("z_total", &[Label::UpTo("a", 9)], "").known_series().is_empty());

@@ -100,10 +100,18 @@ mod tests {
     #[test]
     fn what_the_kernel_says_is_understood() {
         let stat = "12 (a ) b) S 1 12 12 0 -1 4194560 900 0 0 0 250 150 0 0 20 0 9 0 1000 8192 3 18446744073709551615";
-        let expected =
-            Stat { cpu_s: 4.0, threads: 9.0, started_after_boot_s: 10.0, virtual_bytes: 8192.0, resident_bytes: 12288.0 };
+        let expected = Stat {
+            cpu_s: 4.0,
+            threads: 9.0,
+            started_after_boot_s: 10.0,
+            virtual_bytes: 8192.0,
+            resident_bytes: 12288.0,
+        };
         assert_eq!(Stat::parse(stat), Some(expected));
-        assert_eq!(open_files_max("Max open files            1024                 4096                 files"), Some(1024.0));
+        assert_eq!(
+            open_files_max("Max open files            1024                 4096                 files"),
+            Some(1024.0)
+        );
         assert_eq!(boot_time_s("cpu 1 2\nbtime 1700000000\n"), Some(1_700_000_000.0));
         assert!(read("/proc/self/stat").as_deref().and_then(Stat::parse).is_some());
     }

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use opentelemetry::trace::{
-    Link, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
-    Tracer as _,
+    FutureExt as _, Link, SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags,
+    TraceId, TraceState, Tracer as _, WithContext,
 };
 use opentelemetry::{KeyValue, Value};
 use rand::Rng as _;
 
 pub use opentelemetry::Context;
-pub use opentelemetry::trace::{FutureExt, SpanKind};
+pub use opentelemetry::trace::SpanKind;
 
 /// The header that carries the trace context.
 pub const TRACEPARENT_HEADER: &str = "traceparent";
@@ -83,7 +83,11 @@ impl Origin {
 
     /// To work in the name of it, without a span of its own.
     pub fn context(self) -> Context {
-        if self.is_some() { Context::new().with_remote_span_context(self.span_context()) } else { Context::new() }
+        if self.is_some() {
+            Context::new().with_remote_span_context(self.span_context())
+        } else {
+            Context::new()
+        }
     }
 }
 
@@ -133,7 +137,7 @@ impl Describe {
     }
 }
 
-/// A piece of the current work, as a context to do it in: `work.with_context(child(..))`. Without a sampled trace it is
+/// A piece of the current work, as a context to do it in: [`within`]. Without a sampled trace it is
 /// the current context, and nothing is described.
 pub fn child(describe: impl FnOnce() -> Describe) -> Context {
     child_of(&Context::current(), describe)
@@ -141,7 +145,11 @@ pub fn child(describe: impl FnOnce() -> Describe) -> Context {
 
 /// As [`child`], of other work than the current.
 pub fn child_of(parent: &Context, describe: impl FnOnce() -> Describe) -> Context {
-    if parent.span().span_context().is_sampled() { start(describe(), parent, Vec::new()) } else { parent.clone() }
+    if parent.span().span_context().is_sampled() {
+        start(describe(), parent, Vec::new())
+    } else {
+        parent.clone()
+    }
 }
 
 /// The common work for several origins; see the module.
@@ -161,6 +169,11 @@ pub fn batch(origins: impl IntoIterator<Item = Origin>, describe: impl FnOnce() 
         }
     }
     if first.sampled { start(describe(), &first.context(), links) } else { renewed(first).context() }
+}
+
+/// Does `work` in this context: its spans are children, its log lines have its ids, and its calls pass it on.
+pub fn within<F: Future>(context: Context, work: F) -> WithContext<F> {
+    work.with_context(context)
 }
 
 /// Says that what `context` was begun for did not work. `what` is one of few texts.
@@ -215,7 +228,8 @@ struct Asked {
 }
 
 impl Sampling {
-    pub(super) fn new(on: bool, ratio: f64) -> Self {
+    /// Keeps this part, 0 to 1, of traces that nobody has decided about; without `on`, none at all.
+    pub fn new(on: bool, ratio: f64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -232,7 +246,7 @@ impl Sampling {
     }
 
     /// The context of a request that came with `traceparent`.
-    pub(crate) fn request(&self, traceparent: Option<&str>, describe: impl FnOnce() -> Describe) -> Context {
+    pub fn request(&self, traceparent: Option<&str>, describe: impl FnOnce() -> Describe) -> Context {
         let caller = traceparent.map_or(Origin::NONE, Origin::parse);
         let begun = caller.is_some();
         if self.on && caller.sampled && self.asked.as_ref().is_none_or(|asked| asked.one_more()) {
@@ -251,7 +265,9 @@ impl Sampling {
 impl Asked {
     fn one_more(&self) -> bool {
         let second = self.since.elapsed().as_secs() << 32;
-        let count = |seen: u64| if seen & !u64::from(u32::MAX) == second { (seen & u64::from(u32::MAX)) + 1 } else { 1 };
+        let count = |seen: u64| {
+            if seen & !u64::from(u32::MAX) == second { (seen & u64::from(u32::MAX)) + 1 } else { 1 }
+        };
         let raise = |seen: u64| Some(second | count(seen).min(u64::from(u32::MAX)));
         let seen = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raise).unwrap_or(0);
         count(seen) <= ASKED_FOR_PER_SECOND_MAX

@@ -70,7 +70,8 @@ fn used(query: &str) -> Vec<String> {
         let end = rest[start..].find(|char| !word(char)).map_or(rest.len(), |end| start + end);
         let (name, after) = (&rest[start..end], &rest[end..]);
         let function = after.starts_with('(');
-        if !function && name.contains(['_', ':']) && name.starts_with(|char: char| char.is_ascii_alphabetic()) {
+        if !function && name.contains(['_', ':']) && name.starts_with(|char: char| char.is_ascii_alphabetic())
+        {
             names.push(name.to_owned());
         }
         rest = after;
@@ -87,7 +88,8 @@ fn queries_of_rules() -> Vec<String> {
         for (index, line) in lines.iter().enumerate() {
             let Some(first) = line.trim().strip_prefix("expr: ") else { continue };
             let indent = line.len() - line.trim_start().len();
-            let more = lines[index + 1..].iter().take_while(|line| line.len() - line.trim_start().len() > indent);
+            let more =
+                lines[index + 1..].iter().take_while(|line| line.len() - line.trim_start().len() > indent);
             let mut query = if first == "|" { String::new() } else { first.to_owned() };
             if first == "|" {
                 more.for_each(|line| query.push_str(line.trim()));
@@ -110,12 +112,16 @@ fn every_metric_in_rules_and_dashboards_is_exposed() {
         assert!(panels.len() >= 6 && dashboard["title"].is_string() && dashboard["uid"].is_string());
         let ids: HashSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
         assert_eq!(ids.len(), panels.len(), "panels of {} have ids of their own", path.display());
-        let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
+        let targets =
+            panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
         queries.extend(targets.map(|target| target["expr"].as_str().expect("a query").to_owned()));
     }
     for query in queries {
         let names = used(&query);
-        assert!(!names.is_empty() || query.contains("up{") || query.contains("ALERTS"), "no metric in {query}");
+        assert!(
+            !names.is_empty() || query.contains("up{") || query.contains("ALERTS"),
+            "no metric in {query}"
+        );
         for name in names {
             assert!(exposed.contains(&name), "{name} is exposed by nobody: {query}");
         }
@@ -125,7 +131,8 @@ fn every_metric_in_rules_and_dashboards_is_exposed() {
 #[test]
 fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
     let rules = read("deploy/observe/rules/alerts.yml");
-    let alerts: HashSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let alerts: HashSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 20);
     let index = read("docs/runbooks/README.md");
     for alert in &alerts {

@@ -22,11 +22,16 @@ async fn world(endpoint: &str, more: &[(&str, &str)]) -> World {
         .iter()
         .flat_map(|service| {
             let key = |name: &str| format!("{service}__TELEMETRY__{name}");
-            [(key("OTLP_ENDPOINT"), endpoint.to_owned()), (key("FORMAT"), "json".to_owned()), (key("LOG"), "info".to_owned())]
+            [
+                (key("OTLP_ENDPOINT"), endpoint.to_owned()),
+                (key("FORMAT"), "json".to_owned()),
+                (key("LOG"), "info".to_owned()),
+            ]
         })
         .chain(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
         .collect();
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let services = Services::start_with(1, &settings).await;
     let client = Client::new(services.gateway_urls()).unwrap();
     let admin = client.token("admin", "admin").await.unwrap();
@@ -78,7 +83,8 @@ async fn one_order_is_one_trace_from_the_click_to_the_notification() {
     ];
     let spans = eventually("every hop is in the trace", async || {
         let spans = collector.trace(TRACE_ID);
-        let seen: HashSet<String> = spans.iter().map(|span| format!("{} {}", span.service, span.name)).collect();
+        let seen: HashSet<String> =
+            spans.iter().map(|span| format!("{} {}", span.service, span.name)).collect();
         names.iter().all(|name| seen.contains(*name)).then_some(spans)
     })
     .await;
@@ -88,7 +94,11 @@ async fn one_order_is_one_trace_from_the_click_to_the_notification() {
     let path = ancestry(&spans, last);
     let from_the_click = "gateway POST /api/v1/items/{item_id}/orders";
     assert_eq!(path.last().map(String::as_str), Some(from_the_click), "{path:#?}");
-    for hop in ["order-service publish order.created.v1", "order-service transaction orders", "stock-service reserve"] {
+    for hop in [
+        "order-service publish order.created.v1",
+        "order-service transaction orders",
+        "stock-service reserve",
+    ] {
         assert!(path.iter().any(|name| name == hop), "{hop} is on the way: {path:#?}");
     }
     let first = spans.iter().find(|span| span.parent_id == "00f067aa0ba902b7").expect("a child of the click");
@@ -104,7 +114,8 @@ async fn one_order_is_one_trace_from_the_click_to_the_notification() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_travels_in_batches_that_are_linked_to_everybody_in_them() {
     let (collector, address) = Collector::start(0).unwrap();
-    let one_at_a_time = [("GATEWAY__ADMISSION__FLIGHTS_MAX", "1"), ("GATEWAY__TELEMETRY__SAMPLING_RATIO", "1.0")];
+    let one_at_a_time =
+        [("GATEWAY__ADMISSION__FLIGHTS_MAX", "1"), ("GATEWAY__TELEMETRY__SAMPLING_RATIO", "1.0")];
     let world = world(&format!("http://{address}"), &one_at_a_time).await;
     let sale = world.open_sale(200, 200, 3_600).await;
     let item = sale.items[0].id;
@@ -125,7 +136,10 @@ async fn a_crowd_travels_in_batches_that_are_linked_to_everybody_in_them() {
     assert_eq!(linked.links.len(), (size - 1).min(32), "all but the parent, as far as there is room");
     let (trace, _) = &linked.links[0];
     let seen = collector.trace(trace);
-    assert!(seen.iter().any(|span| span.span_id == linked.span_id), "who looks up their trace finds the batch");
+    assert!(
+        seen.iter().any(|span| span.span_id == linked.span_id),
+        "who looks up their trace finds the batch"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +159,8 @@ async fn a_collector_that_is_away_costs_a_counter_and_one_line() {
     .await;
     world.quiet(sale.id).await;
     let log = world.services.log("gateway");
-    let said = log.lines().filter(|line| line.contains("the collector takes nothing") && line.contains("traces"));
+    let said =
+        log.lines().filter(|line| line.contains("the collector takes nothing") && line.contains("traces"));
     assert_eq!(said.count(), 1, "{log}");
 }
 
@@ -187,7 +202,10 @@ async fn metrics_are_those_of_the_readme_and_their_series_have_a_bound() {
         for (name, count) in &series {
             assert!(*count < 1_500, "{service}: {name} has {count} series");
         }
-        assert!(!text.contains("buyer") && !text.contains("key-1"), "{service}: a label names a person or a request");
+        assert!(
+            !text.contains("buyer") && !text.contains("key-1"),
+            "{service}: a label names a person or a request"
+        );
         assert!(text.matches("/api/v1/orders/").all(|_| !text.contains("/api/v1/orders/0")), "a raw path");
     }
     let text = metrics(&world, "stock-service").await;

@@ -5,7 +5,7 @@ use common::batcher::Pending;
 use common::http_client::CallError;
 use common::ids::ItemId;
 use common::problem::OUTCOME_HEADER;
-use common::telemetry::trace::{self, Describe, FutureExt as _, SpanKind};
+use common::telemetry::trace::{self, Describe, SpanKind};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -35,7 +35,7 @@ impl Airport {
                 .with("stampede.item.id", item.to_string())
                 .with("stampede.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX))
         });
-        self.cross(item, batch).with_context(work).await;
+        trace::within(work, self.cross(item, batch)).await;
     }
 
     async fn cross(&self, item: ItemId, batch: Vec<Pending<Wish, ReserveOutcome>>) {

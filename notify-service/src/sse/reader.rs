@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::telemetry::trace::{self, Describe, FutureExt as _, SpanKind};
+use common::telemetry::trace::{self, Describe, SpanKind};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ async fn read_due(db: &Db, hub: &Hub) -> Result<(), DbError> {
             hub.deliver(looks, &read);
             Ok::<(), DbError>(())
         };
-        telling.with_context(work).await?;
+        trace::within(work, telling).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::amqp::{Outgoing, PublishError, Publisher};
 use common::failpoint;
-use common::telemetry::trace::{FutureExt as _, Origin};
+use common::telemetry::trace::{Origin, within};
 use common::topology::Exchange;
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Uuid as SqlUuid};
@@ -184,7 +184,7 @@ async fn publish(publisher: &Publisher, row: Row, deadline: Instant) -> Result<(
         kind: row.kind,
         body: row.body,
     };
-    let published = publisher.publish(outgoing, deadline).with_context(origin.context()).await;
+    let published = within(origin.context(), publisher.publish(outgoing, deadline)).await;
     if let Err(error) = published {
         tracing::warn!(outbox_id = row.id, %error, "not published, will be retried");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::failpoint::Injected;
-use common::telemetry::trace::{self, Describe, FutureExt as _, SpanKind};
+use common::telemetry::trace::{self, Describe, SpanKind};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, ServerErrorKind, Value,
@@ -173,7 +173,7 @@ impl Connection {
                 .with("db.operation.name", "EVALSHA")
                 .with("db.stored_procedure.name", script.name)
         });
-        let mut result = self.call(lane, &call).with_context(work.clone()).await;
+        let mut result = trace::within(work.clone(), self.call(lane, &call)).await;
         if let Err(StoreError::NotDone(error)) = &result
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
         {

@@ -19,7 +19,7 @@ use crate::amqp::decode::{At, Decode, Decoded, Park, Verdict};
 use crate::amqp::{AmqpSettings, Topology, trace};
 use crate::failpoint;
 use crate::health::HealthCheck;
-use crate::telemetry::trace::FutureExt as _;
+use crate::telemetry::trace::within;
 
 /// Longest pause before a batch is handed out again.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ where
     ) -> anyhow::Result<Flow> {
         let work = trace::handling(&self.queue, batch.iter().map(|message| &message.delivery));
         self.sizes.record(batch.iter().map(Message::events).sum::<usize>() as f64);
-        self.settle(batch, link, stop).with_context(work).await
+        within(work, self.settle(batch, link, stop)).await
     }
 
     async fn settle(

@@ -6,6 +6,7 @@ mod demo;
 mod line;
 mod load;
 mod open_sale;
+mod rush;
 mod storm;
 mod trace;
 
@@ -38,6 +39,8 @@ enum Command {
     Line(line::Arguments),
     /// Receives traces and logs of the services, and keeps the last of them.
     Collect(collect::Arguments),
+    /// Orders for a while and prints how many were accepted.
+    Rush(rush::Arguments),
     /// Places one order and shows its trace.
     Trace(trace::Arguments),
     /// Plays the storm: everybody a final and true answer, exactly the stock.
@@ -56,6 +59,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => load::run(&client()?, arguments).await,
         Command::Line(arguments) => line::run(&client()?, arguments).await,
         Command::Storm(arguments) => storm::run(&client()?, arguments).await,
+        Command::Rush(arguments) => rush::run(&client()?, arguments).await,
         Command::Trace(arguments) => trace::run(&client()?, arguments).await,
         Command::Collect(arguments) => collect::run(arguments).await,
         Command::Audit(arguments) => audit::run(&client()?, arguments).await,

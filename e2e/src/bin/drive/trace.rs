@@ -32,7 +32,8 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let token = client.token(&user, "customer").await?;
     let sale = client.first_sale().await?;
     let item = sale.items.iter().find(|item| item.available > 0).context("nothing is left to be ordered")?.id;
-    let stream = client.request(reqwest::Method::GET, "/api/v1/events").bearer_auth(&token).timeout(WHOLE_WITHIN * 2);
+    let stream =
+        client.request(reqwest::Method::GET, "/api/v1/events").bearer_auth(&token).timeout(WHOLE_WITHIN * 2);
     let _stream = stream.send().await?.error_for_status()?;
 
     let trace_id = Uuid::new_v4().simple().to_string();
