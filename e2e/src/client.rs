@@ -124,6 +124,14 @@ impl Client {
         self.send(self.http.get(url)).await?.json()
     }
 
+    /// What is at another address than the gateways', as text.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn text(&self, url: &str) -> anyhow::Result<String> {
+        Ok(String::from_utf8(self.send(self.http.get(url)).await?.body)?)
+    }
+
     /// A GET with a token.
     ///
     /// # Errors
