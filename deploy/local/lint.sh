@@ -25,9 +25,20 @@ lint_command() {
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi
+    say "rules and configuration of Prometheus"
+    command -v promtool >/dev/null || packages_install prometheus
+    lint_observe
     say "manifests, migrations, workflows"
     manifests_check
     say "nothing to complain about"
+}
+
+lint_observe() {
+    local folder=$ROOT/deploy/observe
+    promtool check rules "$folder"/rules/*.yml
+    # The targets are files that only a running instance has.
+    promtool check config --syntax-only "$folder/prometheus.yml"
+    promtool test rules "$folder"/tests/*.yml
 }
 
 lint_install_cargo_deny() {

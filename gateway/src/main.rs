@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http.ops_listener(&settings.ops)).await;
     }
-    let telemetry = common::telemetry::init("gateway", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("gateway", &settings.telemetry, gateway::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

@@ -25,7 +25,14 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub fn of_this_program(arguments: &[&str]) -> anyhow::Result<Self> {
-        let program = std::env::current_exe()?;
+        Self::of(&std::env::current_exe()?.to_string_lossy(), arguments)
+    }
+
+    /// A program that prints its port when it listens.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn of(program: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         let process = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut server = Self { process, address: ([127, 0, 0, 1], 0).into() };

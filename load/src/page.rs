@@ -47,7 +47,7 @@ fn tiles(out: &mut String, report: &Report) {
     };
     let class = if clean { "good" } else { "bad" };
     let _ = write!(out, "<p class=\"verdict {class}\">{verdict}</p><section class=\"tiles\">");
-    let grew = report.backlog_grew.map(|grew| if grew { "grew" } else { "did not grow" }.to_owned());
+    let grew = report.backlog_grew.map(|grew| if grew { "grew" } else { "steady" }.to_owned());
     let tiles = [
         ("accepted orders a second", report.accepted_per_s.map(number)),
         ("refused a second", report.refused_per_s.map(number)),
@@ -194,4 +194,101 @@ fn depths(seconds: &[Second], which: fn(&str) -> bool) -> Vec<Line> {
         values: seconds.iter().map(|second| second.depths.get(name).map(|depth| *depth as f64)).collect(),
     };
     names.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::requests::Mix;
+
+    fn report(clean: bool) -> Report {
+        let latency = Latency { p50_ms: 7.0, p99_ms: 21.0, p999_ms: 35.0, max_ms: 50.0 };
+        let second = |at_s: u32| Second {
+            at_s: f64::from(at_s),
+            step: Some(0),
+            offered_per_s: Some(1_000.0),
+            accepted_per_s: 990.0,
+            accepted: Some(latency),
+            answers_per_s: BTreeMap::from([("202 accepted".to_owned(), 990.0)]),
+            depths: BTreeMap::from([(UNSETTLED.to_owned(), 40), ("outbox rows".to_owned(), 3)]),
+            cores: BTreeMap::from([("gateway".to_owned(), 0.4)]),
+            memory_mib: BTreeMap::from([("gateway".to_owned(), 31.0)]),
+            ..Second::default()
+        };
+        let step = StepResult {
+            offered_per_s: Some(1_000.0),
+            connections: None,
+            hold_s: 3.0,
+            sent: 3_000,
+            beyond_bound: 0,
+            accepted_per_s: 990.0,
+            refused_per_s: 10.0,
+            answers: BTreeMap::from([("202 accepted".to_owned(), 2_970)]),
+            accepted_count: 2_970,
+            failed_count: 0,
+            accepted: Some(latency),
+            refused: None,
+            read: None,
+            sent_late: None,
+            cpu_us_per_order: BTreeMap::from([("gateway".to_owned(), 60.0), ("load tool".to_owned(), 20.0)]),
+            cpu_us_per_answer: BTreeMap::from([("gateway".to_owned(), 59.0)]),
+            memory_mib_max: BTreeMap::new(),
+            backlog_growth: BTreeMap::new(),
+            backlog_grew: false,
+        };
+        let mut report = Report {
+            accepted_per_s: None,
+            refused_per_s: None,
+            p50_ms: None,
+            p99_ms: None,
+            p999_ms: None,
+            audit_consistent: clean,
+            all_in_postgres_after_s: Some(0.4),
+            cpu_us_per_order: None,
+            backlog_grew: None,
+            accepted_count: 2_970,
+            in_postgres_count: 2_970,
+            mix: Mix::Buyers,
+            circumstances: BTreeMap::from([("cores".to_owned(), "0,1 <b>".to_owned())]),
+            steps: vec![step],
+            seconds: vec![second(1), second(2), second(3)],
+        };
+        report.conclude();
+        report
+    }
+
+    #[test]
+    fn the_page_has_every_chart_and_needs_no_network() {
+        let page = html(&report(true));
+        for title in [
+            "Rate",
+            "Latency of accepted orders",
+            "Answers by code",
+            "CPU of each process",
+            "Memory of each process",
+            "Orders under way",
+            "Queues",
+        ] {
+            assert!(page.contains(&format!("<figcaption>{title} ")), "{title}");
+        }
+        assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("<script"));
+        assert!(page.contains("0,1 &lt;b&gt;") && page.contains("Audit clean"));
+    }
+
+    #[test]
+    fn figures_of_the_best_step_are_on_top_without_this_tools_cpu() {
+        let json = serde_json::to_value(report(true)).unwrap();
+        assert_eq!(json["accepted_per_s"], 990.0);
+        assert_eq!(json["p99_ms"], 21.0);
+        assert_eq!(json["cpu_us_per_order"], 60.0);
+        assert_eq!(json["audit_consistent"], true);
+        assert_eq!(json["all_in_postgres_after_s"], 0.4);
+    }
+
+    #[test]
+    fn a_run_whose_audit_is_not_clean_has_no_result() {
+        let report = report(false);
+        assert_eq!((report.accepted_per_s, report.p99_ms, report.cpu_us_per_order), (None, None, None));
+        assert!(html(&report).contains("this run has no result"));
+    }
 }

@@ -12,7 +12,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http).await;
     }
-    let telemetry = common::telemetry::init("order-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("order-service", &settings.telemetry, order_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
 
     let result = match command {

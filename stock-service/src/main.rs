@@ -13,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http).await;
     }
-    let telemetry = common::telemetry::init("stock-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("stock-service", &settings.telemetry, stock_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

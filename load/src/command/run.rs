@@ -82,7 +82,7 @@ pub struct Arguments {
         value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     steps: Vec<u32>,
     /// How long each step is held, in seconds [default: 30; with --find-peak 10].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=HOLD_S_MAX))]
+    #[arg(long, alias = "seconds", value_parser = clap::value_parser!(u64).range(1..=HOLD_S_MAX))]
     hold_s: Option<u64>,
     /// Who comes.
     #[arg(long, value_enum, default_value_t = Mix::Buyers)]
@@ -161,4 +161,61 @@ pub fn report_of(
     };
     report.conclude();
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        let words = std::iter::once("load").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_staircase_is_the_default_and_one_rate_can_be_held() {
+        let rates = |line: &str| -> Vec<(Pace, Duration)> { parse(line).unwrap().steps() };
+        let open = |per_second, seconds| (Pace::Open { per_second }, Duration::from_secs(seconds));
+        assert_eq!(rates(""), [1_000.0, 2_000.0, 5_000.0, 10_000.0].map(|rate| open(rate, 30)));
+        assert_eq!(rates("--steps 8000 --hold-s 60"), [open(8_000.0, 60)]);
+        assert_eq!(rates("--steps 10,20 --hold-s 1"), [open(10.0, 1), open(20.0, 1)]);
+        assert_eq!(rates("--find-peak").len(), 3);
+        let closed = (Pace::Closed { connections: 256 }, Duration::from_secs(30));
+        assert_eq!(rates("--connections 256"), [closed]);
+    }
+
+    #[test]
+    fn arguments_that_make_no_sense_are_refused_by_name() {
+        let cases = [
+            ("--steps 0", "--steps"),
+            ("--steps fast", "--steps"),
+            ("--steps 1000000", "--steps"),
+            ("--hold-s 0", "--hold-s"),
+            ("--mix robbers", "--mix"),
+            ("--buyers 0", "--buyers"),
+            ("--in-flight-max 0", "--in-flight-max"),
+            ("--threads 0", "--threads"),
+            ("--tool-cores 1", "--cores"),
+            ("--connections 5 --steps 7", "--connections"),
+            ("--find-peak --connections 5", "--find-peak"),
+        ];
+        for (line, name) in cases {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} is taken"));
+            assert!(error.contains(name), "{line}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_system_the_message_says_how_to_start_one() {
+        let error = run(parse("--env-file /nowhere/env").unwrap()).await.unwrap_err();
+        assert!(format!("{error:#}").contains("./dev up"), "{error:#}");
+    }
 }

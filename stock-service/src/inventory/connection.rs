@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::failpoint::Injected;
+use common::telemetry::trace::{self, Describe, SpanKind};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, ServerErrorKind, Value,
@@ -166,7 +167,13 @@ impl Connection {
         let text = script.text();
         let mut call = text.call(keys);
         args(&mut call);
-        let mut result = self.call(lane, &call).await;
+        let work = trace::child(|| {
+            Describe::new(format!("EVALSHA {}", script.name), SpanKind::Client)
+                .with("db.system.name", "redis")
+                .with("db.operation.name", "EVALSHA")
+                .with("db.stored_procedure.name", script.name)
+        });
+        let mut result = trace::within(work.clone(), self.call(lane, &call)).await;
         if let Err(StoreError::NotDone(error)) = &result
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
         {
@@ -174,6 +181,9 @@ impl Connection {
             result = self.call(lane, &call).await;
         }
         let outcome = if result.is_ok() { "ok" } else { "error" };
+        if result.is_err() {
+            trace::fail(&work, "script failed");
+        }
         metrics::histogram!("redis_script_seconds", "script" => script.name, "outcome" => outcome)
             .record(began.elapsed());
         result
