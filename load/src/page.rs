@@ -47,7 +47,7 @@ fn tiles(out: &mut String, report: &Report) {
     };
     let class = if clean { "good" } else { "bad" };
     let _ = write!(out, "<p class=\"verdict {class}\">{verdict}</p><section class=\"tiles\">");
-    let grew = report.backlog_grew.map(|grew| if grew { "grew" } else { "did not grow" }.to_owned());
+    let grew = report.backlog_grew.map(|grew| if grew { "grew" } else { "steady" }.to_owned());
     let tiles = [
         ("accepted orders a second", report.accepted_per_s.map(number)),
         ("refused a second", report.refused_per_s.map(number)),

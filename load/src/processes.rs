@@ -80,7 +80,7 @@ impl Parts {
     /// /proc cannot be read.
     pub fn members(&self, name: &str) -> anyhow::Result<Vec<u32>> {
         let children = children()?;
-        Ok(self.roots.get(name).map(|root| family(*root, &children)).unwrap_or_default())
+        Ok(self.roots.get(name).map(|root| self.family(*root, &children)).unwrap_or_default())
     }
 
     /// Names of all parts.
@@ -100,7 +100,7 @@ impl Parts {
             // A child that has ended and was waited for is counted by its parent.
             let mut cpu_ticks = own.ticks + own.ended_children_ticks;
             let (mut private, mut shared) = memory(*root);
-            for pid in family(*root, &children).into_iter().skip(1) {
+            for pid in self.family(*root, &children).into_iter().skip(1) {
                 cpu_ticks += stat(pid).map_or(0, |stat| stat.ticks + stat.ended_children_ticks);
                 let (its_private, its_shared) = memory(pid);
                 private += its_private;
@@ -109,6 +109,18 @@ impl Parts {
             all.insert(name.clone(), Usage { cpu_us: cpu_ticks * TICK_US, memory_bytes: private + shared });
         }
         Ok(all)
+    }
+
+    /// A process and its descendants, but for those that are parts of their own, as servers that this program starts.
+    fn family(&self, root: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
+        let mut all = vec![root];
+        let mut next = 0;
+        while let Some(pid) = all.get(next).copied() {
+            let own = |child: &&u32| !self.roots.values().any(|root| root == *child);
+            all.extend(children.get(&pid).into_iter().flatten().filter(own));
+            next += 1;
+        }
+        all
     }
 }
 
@@ -169,16 +181,6 @@ fn children() -> anyhow::Result<HashMap<u32, Vec<u32>>> {
     Ok(children)
 }
 
-fn family(root: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
-    let mut all = vec![root];
-    let mut next = 0;
-    while let Some(pid) = all.get(next).copied() {
-        all.extend(children.get(&pid).into_iter().flatten());
-        next += 1;
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,9 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn descendants_of_any_depth_belong_to_a_part() {
-        let children = HashMap::from([(1, vec![2, 3]), (3, vec![4]), (9, vec![10])]);
-        assert_eq!(family(1, &children), [1, 2, 3, 4]);
+    fn descendants_of_any_depth_belong_to_a_part_unless_they_are_one() {
+        let children = HashMap::from([(1, vec![2, 3, 5]), (3, vec![4]), (5, vec![6]), (9, vec![10])]);
+        let parts = Parts::of(&[("tool", 1), ("server", 5)]);
+        assert_eq!(parts.family(1, &children), [1, 2, 3, 4]);
+        assert_eq!(parts.family(5, &children), [5, 6]);
     }
 
     #[test]

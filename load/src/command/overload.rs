@@ -25,6 +25,8 @@ const NORMAL_SHARE: f64 = 0.5;
 const NORMAL_HOLD: Duration = Duration::from_secs(15);
 /// Slower than this a normal load is not normal, in milliseconds.
 const NORMAL_P99_MS: f64 = 50.0;
+/// Least share of the arrivals that this tool must have sent: otherwise it was no such overload.
+const SENT_MIN: f64 = 0.95;
 /// Least goodput, as a share of the peak.
 const GOODPUT_MIN: f64 = 0.9;
 /// Slowest refusals, in milliseconds.
@@ -140,6 +142,11 @@ fn judge(measured: &Measured, peak: f64, offered: f64) -> anyhow::Result<Overloa
     let shown = |value: Option<f64>| value.map_or_else(|| "never".to_owned(), number);
     let connections_max = measured.seconds.iter().map(|second| second.connections).max().unwrap_or(0);
     let clauses = vec![
+        Clause {
+            what: "offered load really sent: at least 95 %",
+            measured: format!("{:.0} %", sent_share * 100.0),
+            kept: sent_share >= SENT_MIN,
+        },
         Clause {
             what: "only 2xx, documented 4xx, 503 with Retry-After",
             measured: format!("{undocumented_or_unanswered} others"),
