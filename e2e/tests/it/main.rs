@@ -12,6 +12,7 @@ mod lifecycle;
 mod line;
 mod privileges;
 mod races;
+mod redis_cluster;
 mod storm;
 mod support;
 mod told;
