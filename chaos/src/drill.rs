@@ -24,7 +24,7 @@ mod stage;
 mod three_replicas;
 mod upgrades;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -50,6 +50,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// This drill, so often, with a report at `drill_report`.
+    pub fn of(drill: Drill, count: u64, drill_report: PathBuf) -> Self {
+        let drill = vec![drill.name().to_owned()];
+        Self { drill, count: Some(count), drill_report, releases: upgrades::Releases::default() }
+    }
+
     /// Runs the drills that are asked for. True: no promise was broken; `None`: none is asked for.
     ///
     /// # Errors
@@ -63,14 +69,15 @@ impl Arguments {
         let mut ended = Vec::new();
         for drill in &drills {
             let began = Instant::now();
-            let result = match drill.run(self, git_hash).await {
-                Ok(true) => "passed",
-                Ok(false) => "FAILED",
-                Err(error) => {
-                    report::say(&format!("{} could not be done: {error:#}", drill.name()));
-                    "COULD NOT BE DONE"
-                }
-            };
+            let result =
+                match drill.run_between(self.count, git_hash, &self.drill_report, &self.releases).await {
+                    Ok(true) => "passed",
+                    Ok(false) => "FAILED",
+                    Err(error) => {
+                        report::say(&format!("{} could not be done: {error:#}", drill.name()));
+                        "COULD NOT BE DONE"
+                    }
+                };
             ended.push((drill.name(), result, began.elapsed().as_secs()));
         }
         if ended.len() > 1 {
@@ -176,12 +183,22 @@ impl Drill {
         }
     }
 
-    /// Does it, prints how it went, and appends the outcome to the report. True: no promise was broken.
+    /// Does it, prints how it went, and appends the outcome to the file `report`. True: no promise was broken.
     ///
     /// # Errors
     /// It could not be done to its end, or the report cannot be written.
-    async fn run(self, arguments: &Arguments, git_hash: &str) -> anyhow::Result<bool> {
-        let count = arguments.count.unwrap_or_else(|| self.default_count());
+    pub async fn run(self, count: Option<u64>, git_hash: &str, report: &Path) -> anyhow::Result<bool> {
+        self.run_between(count, git_hash, report, &upgrades::Releases::default()).await
+    }
+
+    async fn run_between(
+        self,
+        count: Option<u64>,
+        git_hash: &str,
+        report: &Path,
+        releases: &upgrades::Releases,
+    ) -> anyhow::Result<bool> {
+        let count = count.unwrap_or_else(|| self.default_count());
         report::say(&format!("drill {}, {count} times", self.name()));
         let began = Instant::now();
         let outcome = match self {
@@ -199,7 +216,7 @@ impl Drill {
             Self::EndOfSaleAndOrder => contention::end_of_sale(count).await,
             Self::TwoRebuilders => contention::two_rebuilders(count).await,
             Self::Retries => retries::run(count).await,
-            Self::Upgrades => upgrades::run(count, &arguments.releases).await,
+            Self::Upgrades => upgrades::run(count, releases).await,
             Self::RedisCluster => redis_cluster::run(count).await,
             Self::RabbitmqCluster => rabbitmq_cluster::run(count).await,
             Self::ThreeReplicas => three_replicas::run(count).await,
@@ -208,7 +225,7 @@ impl Drill {
         outcome.git_hash = git_hash.to_owned();
         outcome.took_s = began.elapsed().as_secs();
         outcome.print();
-        outcome.append_to(&arguments.drill_report)?;
+        outcome.append_to(report)?;
         Ok(outcome.passed())
     }
 }

@@ -111,6 +111,10 @@ async fn run_crash_points(arguments: &Arguments, options: &Options) -> anyhow::R
 
 async fn run_planted(arguments: &Arguments, which: &str, options: &Options) -> anyhow::Result<bool> {
     let found = planted::run(which, arguments.planted_seeds, options).await?;
+    // As docs/RELIABILITY.md has it.
+    for caught in &found.caught {
+        eprintln!("| `{}` | {} | {} |", caught.mistake, caught.seed, caught.invariants.join(" "));
+    }
     eprintln!(
         "{} of {} mistakes noticed, {:.0} s; missed: {:?}",
         found.caught.len(),

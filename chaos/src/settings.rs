@@ -7,7 +7,7 @@ use crate::world::Plan;
 pub const LEASE_MS: u64 = 400;
 
 /// Times to connect are left as they are: on a busy machine a shorter one means that nobody ever connects.
-const SETTINGS: [(&str, &str); 35] = [
+const SETTINGS: [(&str, &str); 36] = [
     ("GATEWAY__UPSTREAM__TIMEOUT_MS", "2500"),
     ("GATEWAY__CATALOGUE__POLL_MS", "100"),
     ("GATEWAY__CATALOGUE__SALES_POLL_MS", "300"),
@@ -43,6 +43,7 @@ const SETTINGS: [(&str, &str); 35] = [
     ("NOTIFY_SERVICE__SSE__SWEEP_MS", "300"),
     ("NOTIFY_SERVICE__WEBHOOKS__TIMEOUT_MS", "700"),
     ("NOTIFY_SERVICE__WEBHOOKS__LEASE_MS", "1500"),
+    ("NOTIFY_SERVICE__WEBHOOKS__CIRCUIT_PAUSE_MAX_MS", "1000"),
 ];
 
 /// The world of a schedule; `failpoints` are in every process' environment.

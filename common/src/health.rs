@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, Responder};
 use serde::Serialize;
 
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Sampling;
 
 /// What a check says until it is first set.
 const STARTING: &str = "starting";
@@ -66,6 +67,11 @@ impl Health {
     /// Whether this instance should get traffic.
     pub fn is_ready(&self) -> bool {
         self.readiness().ready
+    }
+
+    /// Who decides which requests are traced.
+    pub(crate) fn sampling(&self) -> Sampling {
+        self.metrics.sampling()
     }
 
     fn add(&self, name: &'static str, required: bool) -> HealthCheck {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, Request, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::internal::{DEADLINE_HEADER, TOKEN_HEADER};
 use crate::settings::UrlList;
-use crate::telemetry::{TRACEPARENT_HEADER, current_traceparent};
+use crate::telemetry::trace::{self, Context, Describe, SpanKind, TRACEPARENT_HEADER};
 
 /// Idle connections kept per service instance.
 const IDLE_CONNECTIONS_MAX: usize = 128;
@@ -104,11 +104,7 @@ impl Upstream {
     /// A call of `path`, such as `/internal/v1/items`, that ends at `deadline`; the deadline travels along.
     pub fn request(&self, method: Method, path: &str, deadline: Instant) -> Call {
         let url = self.shared.urls.as_slice()[0].clone();
-        let mut builder =
-            self.shared.client.request(method, url).header(TOKEN_HEADER, self.shared.token.clone());
-        if let Some(traceparent) = current_traceparent() {
-            builder = builder.header(TRACEPARENT_HEADER, traceparent);
-        }
+        let builder = self.shared.client.request(method, url).header(TOKEN_HEADER, self.shared.token.clone());
         Call { upstream: self.clone(), path: path.to_owned(), deadline, builder }
     }
 }
@@ -174,14 +170,42 @@ impl Call {
             *request.timeout_mut() = Some(remaining);
             let remaining_ms = HeaderValue::from(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX));
             request.headers_mut().insert(DEADLINE_HEADER, remaining_ms);
-            match client.execute(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) if error.is_connect() => failure = Some(error),
-                Err(source) => return Err(CallError::Unknown { service, source }),
+            let work = calling(service, &request);
+            match trace::within(work.clone(), execute(client, request)).await {
+                Ok(response) => {
+                    trace::note_on(&work, "http.response.status_code", i64::from(response.status().as_u16()));
+                    return Ok(response);
+                }
+                Err(error) => {
+                    trace::fail(&work, "no answer");
+                    if !error.is_connect() {
+                        return Err(CallError::Unknown { service, source: error });
+                    }
+                    failure = Some(error);
+                }
             }
         }
         Err(not_sent(failure))
     }
+}
+
+/// The span of a call. The query is left out: it may hold a token.
+fn calling(service: &'static str, request: &Request) -> Context {
+    trace::child(|| {
+        Describe::new(format!("{} {service}", request.method()), SpanKind::Client)
+            .with("http.request.method", request.method().to_string())
+            .with("server.address", service)
+            .with("url.path", request.url().path().to_owned())
+    })
+}
+
+/// Sends a request with the trace context of the current work.
+async fn execute(client: &Client, mut request: Request) -> reqwest::Result<Response> {
+    let traceparent = trace::current_traceparent().and_then(|text| HeaderValue::try_from(text).ok());
+    if let Some(traceparent) = traceparent {
+        request.headers_mut().insert(TRACEPARENT_HEADER, traceparent);
+    }
+    client.execute(request).await
 }
 
 /// Points `url` at `path` below `base`; the query stays.

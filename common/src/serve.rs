@@ -25,16 +25,13 @@ use connections::Connections;
 pub use connections::{ConnectionLimits, Exempt};
 use guard::{Guard, Guarded, HEAD_TIMEOUT, Progress};
 use metrics::Histogram;
-use opentelemetry::KeyValue;
-use opentelemetry::trace::Status;
+use opentelemetry::trace::TraceContextExt as _;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, field};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::health::Health;
 use crate::settings::{DrainSettings, HttpSettings};
-use crate::telemetry::{self, TRACEPARENT_HEADER};
+use crate::telemetry::trace::{self, Context, Describe, Sampling, SpanKind, TRACEPARENT_HEADER};
 
 /// How long a closed connection waits for the client to close it too.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,7 +62,8 @@ impl Server {
     where
         R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        Self::bind_limited(http, drain, health, ConnectionLimits::default(), routes)
+        let sampling = health.sampling();
+        Self::bind_sampled(http, drain, (health, sampling), ConnectionLimits::default(), routes)
     }
 
     /// As [`Server::bind`], for a port that strangers reach.
@@ -76,6 +74,20 @@ impl Server {
         http: &HttpSettings,
         drain: DrainSettings,
         health: Health,
+        limits: ConnectionLimits,
+        routes: R,
+    ) -> anyhow::Result<Self>
+    where
+        R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    {
+        let sampling = health.sampling().for_strangers();
+        Self::bind_sampled(http, drain, (health, sampling), limits, routes)
+    }
+
+    fn bind_sampled<R>(
+        http: &HttpSettings,
+        drain: DrainSettings,
+        (health, sampling): (Health, Sampling),
         limits: ConnectionLimits,
         routes: R,
     ) -> anyhow::Result<Self>
@@ -97,11 +109,12 @@ impl Server {
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
-            let (times, closing) = (Times::default(), closing.clone());
+            let (seen, closing) =
+                (Seen { times: Times::default(), sampling: sampling.clone() }, closing.clone());
             let app = App::new()
                 .app_data(web::Data::new(shown.clone()))
                 .configure(routes.clone())
-                .wrap(from_fn(move |request, next| observe(times.clone(), request, next)));
+                .wrap(from_fn(move |request, next| observe(seen.clone(), request, next)));
             let inner = HttpService::build()
                 .graceful_shutdown_signal(move || {
                     let closing = closing.clone();
@@ -177,7 +190,7 @@ impl Times {
         let histogram = times.entry(key).or_insert_with_key(|(route, method, status)| {
             let route = route.clone().unwrap_or_else(|| "none".to_owned());
             let status = status.as_str().to_owned();
-            metrics::histogram!("http_request_seconds", "route" => route, "method" => *method, "status" => status)
+            metrics::histogram!("http_server_request_duration_seconds", "route" => route, "method" => *method, "status" => status)
         });
         histogram.record(took);
     }
@@ -197,16 +210,30 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// One span and one time per request. The query is left out: it may hold a token.
-async fn observe(
+/// What is seen of the requests of one worker.
+#[derive(Clone)]
+struct Seen {
     times: Times,
+    sampling: Sampling,
+}
+
+/// What a log line says of the request that it belongs to.
+pub(crate) struct RequestLine {
+    /// Its method.
+    pub(crate) method: Method,
+    /// Its path, without the query.
+    pub(crate) path: Box<str>,
+}
+
+/// One time per request, and a span where it is traced. The query is left out: it may hold a token.
+async fn observe(
+    seen: Seen,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let method = request.method().clone();
-    let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
-    let span = span(&method, request.path(), traceparent);
+    let work = seen.begin(&request);
 
     let progress = request.request().conn_data::<Rc<Progress>>().cloned();
     if let Some(progress) = &progress {
@@ -214,7 +241,7 @@ async fn observe(
     }
     let asked_to_close = request.head().connection_type() == ConnectionType::Close;
     let answering = progress.as_ref().map(Progress::answering);
-    let response = next.call(request).instrument(span.clone()).await?;
+    let response = trace::within(work.clone(), next.call(request)).await?;
     let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
     if let Some(progress) = progress.filter(|_| closes) {
         progress.last_answered();
@@ -222,29 +249,31 @@ async fn observe(
     drop(answering);
 
     let route = response.request().match_pattern();
-    telemetry::with_trace(&span, |trace| {
-        // Only now is the route known; a field `otel.name` would count only until the span is first used.
-        trace.update_name(format!("{method} {}", route.as_deref().unwrap_or("none")));
-        trace
-            .set_attribute(KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())));
-        if response.status().is_server_error() {
-            trace.set_status(Status::error("server error"));
+    let span = work.span();
+    if span.is_recording() {
+        let (status, route) = (response.status(), route.as_deref().unwrap_or("none"));
+        // Only now is the route known.
+        span.update_name(format!("{method} {route}"));
+        trace::note_on(&work, "http.route", route.to_owned());
+        trace::note_on(&work, "http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            trace::fail(&work, "server error");
         }
-    });
-    times.record(route, &method, response.status(), began.elapsed());
+    }
+    seen.times.record(route, &method, response.status(), began.elapsed());
     Ok(response)
 }
 
-/// The span of a request. Fields are all given here where possible: adding one later costs a microsecond in JSON logs.
-fn span(method: &Method, path: &str, traceparent: Option<&str>) -> Span {
-    let (method, kind) = (method.as_str(), "server");
-    let span = tracing::info_span!("request", method, path, trace_id = field::Empty, otel.kind = kind);
-    if let Some(traceparent) = traceparent {
-        // Fails only where tracing is off.
-        let _not_traced = span.set_parent(telemetry::remote_context(traceparent));
+impl Seen {
+    /// The context of a request, which its log lines take their ids from.
+    fn begin(&self, request: &ServiceRequest) -> Context {
+        let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
+        let (method, path) = (request.method(), request.path());
+        let context = self.sampling.request(traceparent, || {
+            Describe::new("request", SpanKind::Server)
+                .with("http.request.method", known_method(method))
+                .with("url.path", path.to_owned())
+        });
+        context.with_value(RequestLine { method: method.clone(), path: path.into() })
     }
-    telemetry::with_trace(&span, |trace| {
-        span.record("trace_id", field::display(trace.span_context().trace_id()));
-    });
-    span
 }

@@ -186,16 +186,33 @@ pub struct TelemetrySettings {
     pub log: String,
     /// How logs look.
     pub format: LogFormat,
-    /// The collector's base URL (OTLP over HTTP), such as `http://collector:4318`; empty: no traces.
+    /// The collector's base URL (OTLP over HTTP), such as `http://collector:4318`; empty: no traces, and logs on stdout
+    /// alone.
     pub otlp_endpoint: String,
     /// The share of traces that are kept, 0 to 1, where the caller has not decided it.
-    #[serde(default = "TelemetrySettings::sample_ratio_default")]
-    pub sample_ratio: f64,
+    #[serde(default = "TelemetrySettings::sampling_ratio_default")]
+    pub sampling_ratio: f64,
 }
 
 impl TelemetrySettings {
-    fn sample_ratio_default() -> f64 {
-        1.0
+    fn sampling_ratio_default() -> f64 {
+        0.01
+    }
+
+    /// Refuses values that could never work.
+    ///
+    /// # Errors
+    /// Names the key below `telemetry`.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        if !(0.0..=1.0).contains(&self.sampling_ratio) {
+            return Err(SettingsError::invalid("telemetry.sampling_ratio", "must be between 0 and 1"));
+        }
+        let endpoint = &self.otlp_endpoint;
+        let usable = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if !endpoint.is_empty() && !Url::parse(endpoint).is_ok_and(usable) {
+            return Err(SettingsError::invalid("telemetry.otlp_endpoint", "must be an http or https URL"));
+        }
+        Ok(())
     }
 }
 

@@ -18,13 +18,13 @@ use common::serve::Server;
 use common::settings::{DrainSettings, HttpSettings, LogFormat, TelemetrySettings};
 use common::shutdown::Tasks;
 use common::telemetry;
+use common::telemetry::trace::{self, Origin};
 use common::topology::Queue;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use testkit::Vhost;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 const LOCAL: HttpSettings =
@@ -43,7 +43,7 @@ fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
             sink.lock().unwrap().extend_from_slice(&body);
             async { HttpResponse::Ok().finish() }
         };
-        cfg.route("/v1/traces", web::post().to(receive));
+        cfg.route("/v1/traces", web::post().to(receive.clone())).route("/v1/logs", web::post().to(receive));
     });
     let server = server.unwrap();
     let url = format!("http://{}", server.address());
@@ -82,11 +82,9 @@ async fn consumed_trace(vhost: &Vhost, tasks: &Tasks) -> String {
         kind: KIND.to_owned(),
         body: envelope.to_string().into_bytes(),
     };
-    let publishing = tracing::info_span!("publishing");
-    let remote = telemetry::remote_context(&format!("00-{TRACE_ID}-b7ad6b7169203331-01"));
-    tracing_opentelemetry::OpenTelemetrySpanExt::set_parent(&publishing, remote).unwrap();
+    let caller = Origin::parse(&format!("00-{TRACE_ID}-b7ad6b7169203331-01"));
     let deadline = Instant::now() + Duration::from_secs(30);
-    publisher.publish(message, deadline).instrument(publishing).await.unwrap();
+    trace::within(caller.context(), publisher.publish(message, deadline)).await.unwrap();
 
     let (sender, mut traces) = tokio::sync::mpsc::unbounded_channel();
     let subscription = Subscription {
@@ -100,7 +98,7 @@ async fn consumed_trace(vhost: &Vhost, tasks: &Tasks) -> String {
     };
     let accepts = Accepts::new().kind(KIND, |event: Value| event);
     consume(&settings, subscription, accepts, tasks, move |batch| {
-        sender.send(telemetry::trace_id(&tracing::Span::current())).unwrap();
+        sender.send(trace::current_trace_id()).unwrap();
         let verdicts = vec![Verdict::Done; batch.len()];
         async move { Ok(verdicts) }
     });
@@ -115,13 +113,14 @@ async fn one_trace_runs_through_http_and_amqp_and_reaches_the_collector() {
         log: "info".to_owned(),
         format: LogFormat::Json,
         otlp_endpoint: collector_url,
-        sample_ratio: 1.0,
+        sampling_ratio: 1.0,
     };
-    let telemetry = telemetry::init("telemetry-test", &settings).unwrap();
-    assert!(telemetry::init("telemetry-test", &settings).is_err(), "once per process");
+    let tables = [telemetry::metrics::COMMON, telemetry::metrics::AMQP];
+    let telemetry = telemetry::init("telemetry-test", &settings, &tables).unwrap();
+    assert!(telemetry::init("telemetry-test", &settings, &tables).is_err(), "once per process");
 
     let server = Server::bind(&LOCAL, DRAIN, Health::new(telemetry.metrics()), |cfg| {
-        let trace = || async { telemetry::current_traceparent().unwrap_or_default() };
+        let trace = || async { trace::current_traceparent().unwrap_or_default() };
         cfg.configure(health::routes).route("/items/{id}", web::get().to(trace));
     });
     let server = server.unwrap();
@@ -141,13 +140,15 @@ async fn one_trace_runs_through_http_and_amqp_and_reaches_the_collector() {
     tasks.finish(Duration::from_secs(30)).await.unwrap();
 
     let metrics = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
-    let counted = r#"http_request_seconds_count{route="/items/{id}",method="GET",status="200"} 1"#;
+    let counted =
+        r#"http_server_request_duration_seconds_count{route="/items/{id}",method="GET",status="200"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
     assert!(metrics.contains(r#"amqp_batch_size_bucket{queue="stock-service.sales",le="1"} 1"#), "{metrics}");
 
     telemetry.flush().await;
     let exported = exported.lock().unwrap();
-    for part in ["telemetry-test", "GET /items/{id}", "publishing", "consume"] {
+    for part in ["telemetry-test", "GET /items/{id}", "publish sale.tested.v1", "process stock-service.sales"]
+    {
         assert!(contains(&exported, part.as_bytes()), "{part} is exported");
     }
     assert!(!contains(&exported, b"hunter2"), "a query may hold a token");

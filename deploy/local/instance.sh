@@ -16,6 +16,7 @@ declare -A SECRET=()    # by purpose
 declare -A OVERRIDES=() # settings of services that were given to `up` in the environment
 REPLICAS=1
 BUILD=debug # or release
+OBSERVE=''  # or yes: with Prometheus and a collector
 
 # All services of the instance, one a line: gateway, gateway-2, ...
 service_names() {
@@ -31,6 +32,7 @@ service_names() {
 part_names() {
     printf '%s\n' "${STORES[@]}"
     service_names
+    [[ -z $OBSERVE ]] || printf '%s\n' "${OBSERVERS[@]}"
 }
 
 # The service that part $1 is a replica of.
@@ -48,7 +50,7 @@ part_folder() {
 }
 
 instance_save() {
-    (umask 077 && declare -p PORT SECRET OVERRIDES REPLICAS BUILD >"$SETTINGS_FILE.new")
+    (umask 077 && declare -p PORT SECRET OVERRIDES REPLICAS BUILD OBSERVE >"$SETTINGS_FILE.new")
     mv -- "$SETTINGS_FILE.new" "$SETTINGS_FILE"
 }
 
@@ -80,7 +82,7 @@ choose_secrets() {
 
 choose_store_ports() {
     local part port
-    for part in postgres redis rabbitmq rabbitmq-epmd rabbitmq-distribution; do
+    for part in postgres redis rabbitmq rabbitmq-epmd rabbitmq-distribution "${OBSERVERS[@]}"; do
         choose_port port
         PORT[$part]=$port
     done
@@ -166,6 +168,10 @@ INTERNAL_TOKEN=${SECRET[internal]}
 JWT_SECRET=${SECRET[jwt]}
 SANDBOX_SECRET=${SECRET[sandbox]}
 END
+        if [[ -n $OBSERVE ]]; then
+            printf 'PROMETHEUS_URL=http://127.0.0.1:%s\nCOLLECTOR_URL=http://127.0.0.1:%s\n' \
+                "${PORT[prometheus]}" "${PORT[collector]}" >>"$ENV_FILE.new"
+        fi
     )
     mv -- "$ENV_FILE.new" "$ENV_FILE"
 }

@@ -9,6 +9,8 @@ lint_command() {
     on_exit true
     say "formatting"
     run cargo fmt --all --check || die "the formatting is off" "cargo fmt --all puts it right"
+    # Images are built with what is locked.
+    cargo metadata --locked --format-version 1 >/dev/null || die "Cargo.lock does not fit the manifests" "cargo metadata >/dev/null puts it right; commit it"
     say "clippy"
     run cargo clippy --workspace --all-targets -- -D warnings
     say "documentation"
@@ -19,13 +21,24 @@ lint_command() {
     if command -v shellcheck >/dev/null; then
         say "shell scripts"
         shellcheck dev .ci/run deploy/local/*.sh deploy/local/{check-interruptions,install-packages,run-test-binary} \
-            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/make-secrets deploy/check/{changed,release}
+            deploy/compose/{make-env,redis,rabbitmq,postgres.sh} k8s/{make-secrets,copy-store-files} deploy/check/{changed,release}
     else
         warn "shellcheck is not installed: the shell scripts were not checked (apt-get install shellcheck)"
     fi
+    say "rules and configuration of Prometheus"
+    command -v promtool >/dev/null || packages_install prometheus
+    lint_observe
     say "manifests, migrations, workflows"
     manifests_check
     say "nothing to complain about"
+}
+
+lint_observe() {
+    local folder=$ROOT/deploy/observe
+    promtool check rules "$folder"/rules/*.yml
+    # The targets are files that only a running instance has.
+    promtool check config --syntax-only "$folder/prometheus.yml"
+    promtool test rules "$folder"/tests/*.yml
 }
 
 lint_install_cargo_deny() {

@@ -38,7 +38,7 @@ manifests_ensure() {
 compose_check() {
     local env=$DEV_DIR/compose-check.env
     mkdir -p -- "$DEV_DIR"
-    sed -n 's/.*\${\([A-Z_]*\)[:}].*/\1=x/p' "$ROOT/docker-compose.yml" | sort -u >"$env"
+    sed -n 's/.*\${\([A-Z_0-9]*\)[:}].*/\1=1/p' "$ROOT/docker-compose.yml" | sort -u >"$env"
     docker-compose --env-file "$env" -f "$ROOT/docker-compose.yml" --profile observe --profile scale config --quiet ||
         die "docker-compose.yml cannot be read"
 }

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# ./dev microbench: what the hot pieces cost, each by itself, on servers of its own that flush to the disk.
+# ./dev microbench: what the hot pieces cost, each by itself, on servers of its own. The pipeline's PostgreSQL and RabbitMQ
+# flush to the disk.
 
-readonly MICROBENCHES=(batcher envelope scripts pipeline)
+readonly MICROBENCHES=(batcher envelope trace scripts pipeline)
 
 # microbench_command [name...] [-- arguments for criterion]
 microbench_command() {

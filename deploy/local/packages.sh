@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # The programs that ./dev needs: installed by apt if they are missing.
 
+# packages_ensure [more packages by the name of their program ...]
 packages_ensure() {
     local -a missing=()
+    local program
     command -v redis-server >/dev/null || missing+=(redis-server)
     rabbitmq_program >/dev/null || missing+=(rabbitmq-server)
     postgres_programs >/dev/null || missing+=(postgresql)
@@ -13,6 +15,9 @@ packages_ensure() {
     # plain HTTP.
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     compgen -G '/etc/ssl/certs/*' >/dev/null || missing+=(ca-certificates)
+    for program; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
     ((${#missing[@]} > 0)) || return 0
     packages_install "${missing[@]}"
 }

@@ -17,6 +17,8 @@ part_start() {
         rabbitmq)
             rabbitmq_start "$RUN_DIR/rabbitmq" "${PORT[rabbitmq-epmd]}" "${PORT[rabbitmq-distribution]}" "$pid_file" "$log"
             ;;
+        prometheus) prometheus_start "$RUN_DIR/prometheus" "${PORT[prometheus]}" "$pid_file" "$log" ;;
+        collector) collector_start "$RUN_DIR/collector" "${PORT[collector]}" "$pid_file" "$log" ;;
         *) service_start "$name" "$pid_file" "$log" ;;
     esac
 }
@@ -32,6 +34,8 @@ part_ready() {
         postgres) postgres_ready "${PORT[postgres]}" ;;
         redis) redis_ready "${PORT[redis]}" "${SECRET[redis]}" ;;
         rabbitmq) rabbitmq_ready "${PORT[rabbitmq]}" ;;
+        prometheus) prometheus_ready "${PORT[prometheus]}" ;;
+        collector) collector_ready "${PORT[collector]}" ;;
         *) [[ $(service_readiness "$1") == 200* ]] ;;
     esac
 }

@@ -33,12 +33,12 @@ restart_command() {
         say "starting $name"
         sweep "$(part_folder "$name")" # Children of a killed PostgreSQL may take a moment to notice.
         part_start "$name"
-        if is_store "$name"; then
+        if is_store "$name" || is_observer "$name"; then
             part_wait "$name" "$READY_WITHIN_S"
         fi
     done
     for name in "${names[@]}"; do
-        is_store "$name" || restart_wait "$name"
+        is_store "$name" || is_observer "$name" || restart_wait "$name"
         say "$name is running"
     done
 }

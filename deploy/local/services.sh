@@ -40,6 +40,9 @@ service_environment() {
     echo NO_COLOR=1 # The output goes to a file.
     echo "${prefix}__TELEMETRY__LOG=info"
     echo "${prefix}__TELEMETRY__FORMAT=text"
+    if [[ -n $OBSERVE ]]; then
+        echo "${prefix}__TELEMETRY__OTLP_ENDPOINT=http://127.0.0.1:${PORT[collector]}"
+    fi
     for key in "${!OVERRIDES[@]}"; do
         [[ $key == "${prefix}__"* ]] && echo "$key=${OVERRIDES[$key]}"
     done

@@ -23,7 +23,7 @@ status_command() {
             state=running readiness=ready
             if ! part_ready "$name"; then
                 readiness="not ready"
-                is_store "$name" || readiness+=": $(service_readiness "$name")"
+                is_store "$name" || is_observer "$name" || readiness+=": $(service_readiness "$name")"
                 failed=1
             fi
         fi

@@ -8,6 +8,7 @@ up_command() {
             --detach | -d) detach=yes ;;
             --keep) keep=yes ;;
             --release) BUILD=release ;;
+            --observe) OBSERVE=yes ;;
             --replicas)
                 [[ ${2:-} =~ ^[1-9]$ ]] || die "--replicas needs a number from 1 to 9"
                 REPLICAS=$2
@@ -18,7 +19,7 @@ up_command() {
         shift
     done
 
-    packages_ensure
+    packages_ensure ${OBSERVE:+prometheus}
     cargo_ensure
     up_claim
     on_exit up_finish
@@ -76,7 +77,7 @@ up_finish() {
 
 # Folders, secrets and ports; with --keep, the data and the secrets of the last time.
 up_prepare() {
-    local replicas=$REPLICAS build=$BUILD
+    local replicas=$REPLICAS build=$BUILD observe=$OBSERVE
     sweep "$RUN_DIR"
     rm -rf -- "$PIDS_DIR" "$LOGS_DIR"
     if [[ -n $1 ]] && instance_load && [[ -n ${SECRET[redis-stock]:-} ]]; then
@@ -86,7 +87,7 @@ up_prepare() {
         postgres_remove "$RUN_DIR/postgres"
         rm -rf -- "$RUN_DIR"
     fi
-    REPLICAS=$replicas BUILD=$build
+    REPLICAS=$replicas BUILD=$build OBSERVE=$observe
     mkdir -p -- "$RUN_DIR" "$PIDS_DIR" "$LOGS_DIR"
     chmod 711 "$DEV_DIR" "$RUN_DIR" # User postgres must get through.
     [[ -n $KEPT ]] || choose_secrets
@@ -146,7 +147,16 @@ up_services() {
     for name in $(service_names); do
         part_wait "$name" 60
     done
+    [[ -z $OBSERVE ]] || up_observers
     env_file_write
+}
+
+up_observers() {
+    local name
+    for name in "${OBSERVERS[@]}"; do
+        part_start "$name"
+        part_wait "$name" 60
+    done
 }
 
 up_summary() {
@@ -158,6 +168,7 @@ up_summary() {
     printf '  %-18s http://127.0.0.1:%s/docs\n' 'API documentation' "${PORT[gateway]}"
     printf '  %-18s http://127.0.0.1:%s/metrics\n' 'gateway metrics' "${PORT[gateway-ops]}"
     printf '  %-18s http://127.0.0.1:%s/api/v1/sales/%s\n' 'demo sale' "${PORT[gateway]}" "$1"
+    [[ -z $OBSERVE ]] || printf '  %-18s http://127.0.0.1:%s/alerts\n' Prometheus "${PORT[prometheus]}"
     printf '  %-18s %s\n\n' 'addresses, secrets' "${ENV_FILE#"$ROOT"/}"
     printf '  ./dev demo plays a flash sale, ./dev status shows the parts, ./dev down stops everything\n\n'
 }

@@ -103,6 +103,35 @@ impl Client {
         Ok(Answer { status, headers, body })
     }
 
+    /// The first sale that is listed.
+    ///
+    /// # Errors
+    /// As [`Client::send`], or there is none.
+    pub async fn first_sale(&self) -> anyhow::Result<Sale> {
+        #[derive(serde::Deserialize)]
+        struct Sales {
+            items: Vec<Sale>,
+        }
+        let answer = self.send(self.request(Method::GET, "/api/v1/sales")).await?;
+        answer.json::<Sales>()?.items.into_iter().next().context("there is no sale")
+    }
+
+    /// What is at another address than the gateways', as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::send`], or it is something else.
+    pub async fn fetch<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
+        self.send(self.http.get(url)).await?.json()
+    }
+
+    /// What is at another address than the gateways', as text.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn text(&self, url: &str) -> anyhow::Result<String> {
+        Ok(String::from_utf8(self.send(self.http.get(url)).await?.body)?)
+    }
+
     /// A GET with a token.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use common::api::inventory::ReserveOutcome;
 use common::batcher::{BatchError, Batcher, BatcherSettings};
 use common::ids::{ItemId, OrderId, Quantity, UserId};
 use common::shutdown::Tasks;
+use common::telemetry::trace::Origin;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
@@ -30,6 +31,8 @@ pub struct Wish {
     pub quantity: Quantity,
     /// When the waiting room admitted the buyer, if it did, in ms of its clock.
     pub admitted_ms: Option<i64>,
+    /// The request that it came with.
+    pub origin: Origin,
 }
 
 type Queue = Batcher<Wish, ReserveOutcome>;

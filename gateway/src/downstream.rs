@@ -93,15 +93,15 @@ struct Metrics {
 
 impl Metrics {
     fn new(service: &'static str) -> Self {
-        let refused = |reason: &'static str| metrics::counter!("gateway_calls_refused_total", "service" => service, "reason" => reason);
+        let refused = |reason: &'static str| metrics::counter!("gateway_calls_refused_total", "upstream" => service, "reason" => reason);
         Self {
-            breaker: metrics::gauge!("gateway_breaker_state", "service" => service),
-            opened: metrics::counter!("gateway_breaker_opened_total", "service" => service),
-            limit: metrics::gauge!("gateway_concurrency_limit", "service" => service),
-            in_flight: metrics::gauge!("gateway_calls_in_flight", "service" => service),
+            breaker: metrics::gauge!("gateway_breaker_state", "upstream" => service),
+            opened: metrics::counter!("gateway_breaker_opened_total", "upstream" => service),
+            limit: metrics::gauge!("gateway_concurrency_limit", "upstream" => service),
+            in_flight: metrics::gauge!("gateway_calls_in_flight", "upstream" => service),
             refused_open: refused("open"),
             refused_busy: refused("busy"),
-            retries: metrics::counter!("gateway_retries_total", "service" => service),
+            retries: metrics::counter!("gateway_retries_total", "upstream" => service),
         }
     }
 }

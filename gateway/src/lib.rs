@@ -25,6 +25,7 @@ pub mod language;
 pub mod limits;
 pub mod line;
 pub mod listing;
+pub mod measures;
 pub mod newer_problem;
 pub mod openapi;
 pub mod order_status;
@@ -42,4 +43,5 @@ pub mod velocity;
 pub mod wechat;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

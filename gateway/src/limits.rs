@@ -5,8 +5,9 @@
 //! what passes, which then decides; neither lets an outage of the counter open or close the door.
 //!
 //! So each replica has its own buckets, and refuses from them without a network call. An order that passes them takes
-//! its token from the buckets that all replicas share, in one script call with whoever else waits. Is Redis away, this replica takes as much from its own
-//! bucket as all replicas together could have given away meanwhile: a share of rate and burst.
+//! its token from the buckets that all replicas share, in one script call with whoever else waits. Is Redis away, this
+//! replica takes as much from its own bucket as all replicas together could have given away meanwhile: a share of rate
+//! and burst.
 
 pub mod bucket;
 mod quota;

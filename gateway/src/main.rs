@@ -10,10 +10,6 @@ use gateway::{App, Settings, openapi};
 /// Prints the document of the whole API, and needs no settings.
 const OPENAPI: &str = "openapi";
 
-/// Every request allocates some dozen times, on one thread, and is often freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&[OPENAPI])?;
@@ -25,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http.ops_listener(&settings.ops)).await;
     }
-    let telemetry = common::telemetry::init("gateway", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("gateway", &settings.telemetry, gateway::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

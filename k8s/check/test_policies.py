@@ -84,7 +84,7 @@ class Manifests(Rendered):
         }.items():
             with self.subTest(file=copy):
                 ours = (K8S / "components/stores/files" / copy).read_text()
-                self.assertEqual(ours, (ROOT / original).read_text(), f"copy {original} there again")
+                self.assertEqual(ours, (ROOT / original).read_text(), f"{original} was changed: run k8s/copy-store-files")
 
     def test_make_secrets_makes_every_secret_that_is_referred_to(self):
         printed = subprocess.run(

@@ -1,6 +1,7 @@
 //! What arrives: buyers, browsers, bots, and buyers who come too late.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::ValueEnum;
@@ -66,7 +67,7 @@ pub struct Requests {
     /// An item that has.
     pub sold_out: ItemId,
     /// One token for each buyer.
-    pub tokens: Vec<String>,
+    pub tokens: Arc<Vec<String>>,
     /// What the keys of this run begin with.
     pub run: String,
     /// The next request's number.
@@ -74,6 +75,12 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// Requests of the same sale by others, with keys that begin with `run`, to `host`.
+    pub fn with(&self, mix: Mix, run: String, host: String) -> Self {
+        let (sale, item, sold_out) = (self.sale, self.item, self.sold_out);
+        Self { mix, host, sale, item, sold_out, tokens: self.tokens.clone(), run, turn: AtomicU64::new(0) }
+    }
+
     /// Writes the next request.
     pub fn next(&self, into: &mut Vec<u8>) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +142,7 @@ mod tests {
             sale: SaleId(Uuid::from_u128(1)),
             item: ItemId(Uuid::from_u128(2)),
             sold_out: ItemId(Uuid::from_u128(3)),
-            tokens: (0..1_000).map(|n| format!("token-{n}")).collect(),
+            tokens: Arc::new((0..1_000).map(|n| format!("token-{n}")).collect()),
             run: "run".to_owned(),
             turn: AtomicU64::new(0),
         }

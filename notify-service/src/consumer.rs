@@ -8,6 +8,7 @@ use common::failpoint;
 use common::ids::{EventId, UserId};
 use common::messages::order::{ALL_V1, OrderV1};
 use common::shutdown::Tasks;
+use common::telemetry::trace::{self, Describe, SpanKind};
 use common::topology::Exchange;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::Deserialize;
@@ -87,7 +88,13 @@ impl Ingest {
     async fn store(&self, batch: &[Incoming<OrderV1>]) -> Result<Stored, DbError> {
         failpoint::reach(crash_points::RECEIVE_AFTER).await?;
         let mut connection = self.db.get().await?;
-        let stored = connection.transaction(async |connection| store(connection, batch).await).await?;
+        let work = trace::child(|| {
+            Describe::new("transaction notify", SpanKind::Client)
+                .with("db.system.name", "postgresql")
+                .with("db.namespace", "notify")
+        });
+        let storing = connection.transaction(async |connection| store(connection, batch).await);
+        let stored = trace::within(work, storing).await?;
         failpoint::reach(crash_points::COMMIT_AFTER).await?;
         Ok(stored)
     }

@@ -22,6 +22,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
+use metrics::gauge;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::task::JoinError;
@@ -86,6 +87,18 @@ pub struct Db {
 }
 
 impl Db {
+    /// Tells how the pool is used.
+    pub fn count_connections(&self) {
+        let status = self.pool.status();
+        let gauges = [
+            (gauge!("database_pool_connections"), status.size),
+            (gauge!("database_pool_available"), status.available),
+            (gauge!("database_pool_waiting"), status.waiting),
+            (gauge!("database_pool_size_max"), status.max_size),
+        ];
+        gauges.iter().for_each(|(gauge, count)| gauge.set(*count as f64));
+    }
+
     /// A pool that connects when first used.
     ///
     /// # Errors
@@ -181,7 +194,7 @@ async fn connect_patiently(
 /// waits for it.
 ///
 /// # Errors
-/// As [`migrate`], and as [`schema_version::wait`].
+/// As [`migrate`]; or nobody migrated it in time.
 pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
     if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
 }

@@ -9,6 +9,7 @@ pub mod crash_points;
 pub mod db;
 pub mod error;
 pub mod http;
+pub mod measures;
 pub mod planted;
 pub mod retention;
 pub mod settings;
@@ -17,4 +18,5 @@ pub mod watch;
 pub mod webhook;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

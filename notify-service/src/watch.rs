@@ -24,6 +24,7 @@ pub async fn database(db: Db, health: HealthCheck, stop: CancellationToken) -> a
         let mut counted: Option<Instant> = None;
         loop {
             ticks.tick().await;
+            db.count_connections();
             let due = counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL);
             let looked = if due { count(&db).await } else { db.ping().await };
             match looked {

@@ -2,7 +2,7 @@
 //! that flush to the disk. Nothing else runs; the events are published from the outbox meanwhile, and nobody hears them.
 
 #[path = "../tests/it/support.rs"]
-#[expect(dead_code, reason = "the tests use the rest of it")]
+#[expect(dead_code, clippy::unwrap_used, reason = "it is of the tests, which use the rest of it")]
 mod support;
 
 use std::time::{Duration, Instant};

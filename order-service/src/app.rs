@@ -52,6 +52,8 @@ impl App {
 
         let publisher = start_publisher(&settings, &health, &tasks);
         start_tasks(&settings, &db, &publisher, &health, &tasks);
+        let pools = [("background", db.clone()), ("requests", requests.clone())];
+        tasks.spawn("gauges", gauges::run(pools, publisher.clone(), tasks.stop_token()));
         let notifier = start_money(&settings, &db, &tasks)?;
         let watch = Watch::new(stop.clone());
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
@@ -103,8 +105,6 @@ fn start_tasks(settings: &Settings, db: &Db, publisher: &Publisher, health: &Hea
     let interval = Duration::from_millis(settings.dead_letters.interval_ms);
     dead_letters::start(&settings.amqp, interval, publisher, (db, health), tasks);
     tasks.spawn("expiry", expiry::run(db.clone(), settings.expiry.clone(), tasks.stop_token()));
-
-    tasks.spawn("gauges", gauges::run(db.clone(), publisher.clone(), tasks.stop_token()));
 
     // The relay goes on until nobody writes into the outbox any more.
     let relay = tasks.outliving();

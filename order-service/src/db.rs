@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use common::telemetry::trace::{self, Describe, SpanKind};
 use diesel::ConnectionError;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -19,10 +20,10 @@ use diesel_async::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use metrics::gauge;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tracing::Instrument as _;
 
 pub use self::error::DbError;
 use crate::settings::DatabaseSettings;
@@ -151,14 +152,28 @@ impl Db {
 
     async fn attempt<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
         let db = self.clone();
-        let running = self.runtime.spawn(
-            async move {
-                let mut conn = db.get().await?;
-                conn.transaction(async move |conn| work(conn).await).await
-            }
-            .in_current_span(),
-        );
+        let traced = trace::child(|| {
+            Describe::new("transaction orders", SpanKind::Client)
+                .with("db.system.name", "postgresql")
+                .with("db.namespace", "orders")
+        });
+        let running = self.runtime.spawn(trace::within(traced, async move {
+            let mut conn = db.get().await?;
+            conn.transaction(async move |conn| work(conn).await).await
+        }));
         running.await.unwrap_or(Err(DbError::Panicked))
+    }
+
+    /// Tells how the pool `name` is used.
+    pub fn count_connections(&self, name: &'static str) {
+        let status = self.pool.status();
+        let gauges = [
+            (gauge!("database_pool_connections", "pool" => name), status.size),
+            (gauge!("database_pool_available", "pool" => name), status.available),
+            (gauge!("database_pool_waiting", "pool" => name), status.waiting),
+            (gauge!("database_pool_size_max", "pool" => name), status.max_size),
+        ];
+        gauges.iter().for_each(|(gauge, count)| gauge.set(*count as f64));
     }
 
     /// Waits until a transaction of this process has committed since the last call: there may be something in the
@@ -189,7 +204,7 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
 /// waits for it.
 ///
 /// # Errors
-/// As [`migrate`], and as [`schema_version::wait`].
+/// As [`migrate`]; or nobody migrated it in time.
 pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
     if settings.migrate_at_start { migrate(settings).await } else { schema_version::wait(settings).await }
 }

@@ -38,14 +38,20 @@ struct Waiting {
 ///
 /// # Errors
 /// None: what cannot be asked keeps its last value.
-pub async fn run(db: Db, publisher: Publisher, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    pools: [(&'static str, Db); 2],
+    publisher: Publisher,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let [(_, db), _] = &pools;
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = count_rows(&db).await {
+        if let Err(error) = count_rows(db).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "nothing counted");
         }
         count_reservations(&publisher).await;
+        pools.iter().for_each(|(name, db)| db.count_connections(name));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod gauges;
 pub mod http;
 pub mod inventory;
 pub mod machine;
+pub mod measures;
 pub mod once;
 pub mod orders;
 pub mod outbox;
@@ -31,4 +32,5 @@ pub mod transitions;
 pub mod watch;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

@@ -5,10 +5,6 @@ use common::command::{self, Command};
 use common::telemetry::Metrics;
 use order_service::{App, Settings, once};
 
-/// Every request allocates some dozen times, on one thread, and is often freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&once::COMMANDS)?;
@@ -16,7 +12,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http).await;
     }
-    let telemetry = common::telemetry::init("order-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("order-service", &settings.telemetry, order_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
 
     let result = match command {

@@ -8,7 +8,7 @@ use common::ids::{EventId, OrderId};
 use common::messages::order::OrderV1;
 use common::messages::sale::{self, ChangedV1};
 use common::messages::{ENVELOPE_EVENTS_MAX, Envelope, Event};
-use common::telemetry::current_traceparent;
+use common::telemetry::trace::current_traceparent;
 use common::topology::Exchange;
 use diesel::sql_types::{Array, Bytea, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};

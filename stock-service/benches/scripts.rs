@@ -4,7 +4,7 @@
 //! The time is Redis' own CPU time, which other work on the machine disturbs least.
 
 #[path = "../tests/it/support/shelf.rs"]
-#[expect(dead_code, reason = "the tests use the rest of it")]
+#[expect(dead_code, clippy::unwrap_used, reason = "it is of the tests, which use the rest of it")]
 mod shelf;
 
 use std::time::Duration;

@@ -25,6 +25,7 @@ use crate::relay;
 use crate::reserve::Reservations;
 use crate::settings::Settings;
 use crate::stock::ORDERS_PER_CALL_MAX;
+use crate::units::Units;
 use crate::upkeep::Upkeep;
 use crate::watch;
 
@@ -60,12 +61,13 @@ impl App {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let units = Units::new(&metrics);
         let health = Health::new(metrics);
         let tasks = Tasks::new(stop.clone());
         let inventory = Inventory::new(&settings.redis)?;
         watch::check(&inventory, settings.profile).await?;
 
-        let parts = Parts::build(&settings, inventory, &health, &tasks)?;
+        let parts = Parts::build(&settings, inventory, (&health, units), &tasks)?;
         watch::start(parts.inventory.clone(), settings.profile, health.dependency("redis"), &tasks);
         let api = Api {
             inventory: parts.inventory.clone(),
@@ -102,7 +104,7 @@ impl Parts {
     fn build(
         settings: &Settings,
         inventory: Inventory,
-        health: &Health,
+        (health, units): (&Health, Units),
         tasks: &Tasks,
     ) -> anyhow::Result<Self> {
         let items = Items::new(settings.catalogue.items_max);
@@ -135,7 +137,8 @@ impl Parts {
             catalogue: settings.catalogue,
             retire: settings.retire,
         };
-        let catalogue = CatalogueReader::new(inventory.clone(), items.clone(), settings.catalogue, tasks);
+        let catalogue =
+            CatalogueReader::new((inventory.clone(), items.clone()), settings.catalogue, units, tasks);
         Ok(Self { inventory, items, publisher, loader, upkeep, catalogue })
     }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::inventory::{Figures, Inventory, StoreError};
 use crate::items::{Item, Items};
 use crate::settings::CatalogueSettings;
+use crate::units::Units;
 
 /// Items that are looked at together.
 const LOOKS_AT_A_TIME: usize = 64;
@@ -43,6 +44,7 @@ struct Shared {
     inventory: Inventory,
     items: Items,
     settings: CatalogueSettings,
+    units: Units,
     tasks: Tasks,
     reading: Mutex<()>,
     last: ArcSwap<Snapshot>,
@@ -50,9 +52,14 @@ struct Shared {
 
 impl CatalogueReader {
     /// Nothing is read yet.
-    pub fn new(inventory: Inventory, items: Items, settings: CatalogueSettings, tasks: &Tasks) -> Self {
-        let (reading, last) = (Mutex::default(), ArcSwap::default());
-        Self { shared: Arc::new(Shared { inventory, items, settings, tasks: tasks.clone(), reading, last }) }
+    pub fn new(
+        (inventory, items): (Inventory, Items),
+        settings: CatalogueSettings,
+        units: Units,
+        tasks: &Tasks,
+    ) -> Self {
+        let (reading, last, tasks) = (Mutex::default(), ArcSwap::default(), tasks.clone());
+        Self { shared: Arc::new(Shared { inventory, items, settings, units, tasks, reading, last }) }
     }
 
     /// Reads now and then, so that a closed gate is noticed though nobody asks.
@@ -205,7 +212,9 @@ impl Shared {
         let items = self.items.all();
         let closed = items.iter().filter(|item| !item.is_open()).count();
         let (mut unsettled, mut age_ms, mut withheld) = (0, 0, 0);
-        for (item, figures) in items.iter().filter_map(|item| Some((item, item.figures()?))) {
+        let known: Vec<_> = items.iter().filter_map(|item| Some((&**item, item.figures()?))).collect();
+        self.units.show(known.iter().map(|(item, figures)| (*item, figures)));
+        for (item, figures) in &known {
             unsettled += figures.unsettled;
             withheld += figures.withheld;
             if figures.oldest_unsettled_ms > 0 {

@@ -18,6 +18,7 @@ pub mod inventory;
 pub mod items;
 pub mod keys;
 pub mod load;
+pub mod measures;
 pub mod orders;
 pub mod planted;
 pub mod reconcile;
@@ -25,8 +26,10 @@ pub mod relay;
 pub mod reserve;
 pub mod settings;
 pub mod stock;
+pub mod units;
 pub mod upkeep;
 pub mod watch;
 
 pub use app::App;
+pub use measures::METRICS;
 pub use settings::Settings;

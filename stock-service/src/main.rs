@@ -6,10 +6,6 @@ use common::telemetry::Metrics;
 use stock_service::{App, Settings};
 use tokio_util::sync::CancellationToken;
 
-/// Every request allocates some dozen times, on one thread, and is often freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let command = Command::from_arguments(&[])?;
@@ -17,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
     if command == Command::Health {
         return command::health(&settings.http).await;
     }
-    let telemetry = common::telemetry::init("stock-service", &settings.telemetry)?;
+    let telemetry = common::telemetry::init("stock-service", &settings.telemetry, stock_service::METRICS)?;
     common::failpoint::arm_from_environment()?;
     let stop = common::shutdown::on_signal();
 

@@ -16,6 +16,7 @@ use common::failpoint::planted;
 use common::ids::{ItemId, OrderId, Quantity, UserId};
 use common::messages::order::Units;
 use common::shutdown::Tasks;
+use common::telemetry::trace::{self, Describe, Origin, SpanKind};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -39,6 +40,8 @@ pub struct Request {
     pub quantity: Quantity,
     /// When the waiting room admitted the buyer, if it did, in ms of its clock.
     pub admitted_ms: Option<i64>,
+    /// The call that it came with.
+    pub origin: Origin,
 }
 
 type Queue = Batcher<Request, ReserveOutcome>;
@@ -98,7 +101,17 @@ impl Reservations {
             min_interval: Duration::from_millis(self.shared.settings.min_interval_ms),
         };
         let shared = self.shared.clone();
-        Batcher::start(settings, &self.tasks, move |batch| flush(shared.clone(), item.clone(), batch))
+        Batcher::start(settings, &self.tasks, move |batch| {
+            let work = trace::batch(
+                batch.iter().map(|pending: &Pending<Request, _>| pending.request.origin),
+                || {
+                    Describe::new("reserve", SpanKind::Internal)
+                        .with("stampede.item.id", item.id.to_string())
+                        .with("stampede.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX))
+                },
+            );
+            trace::within(work, flush(shared.clone(), item.clone(), batch))
+        })
     }
 }
 
@@ -174,7 +187,7 @@ impl Shared {
     fn wishes(&self, item: &Item, batch: Vec<Pending<Request, ReserveOutcome>>) -> (Vec<Wish>, Vec<Caller>) {
         let split = batch.into_iter().map(|pending| {
             let deadline_ms = self.inventory.redis_ms(&item.keys, pending.deadline);
-            let (Request { order_id, user_id, quantity, admitted_ms }, caller) = pending.split();
+            let (Request { order_id, user_id, quantity, admitted_ms, origin: _ }, caller) = pending.split();
             (Wish { order_id, user_id, quantity, deadline_ms, admitted_ms }, caller)
         });
         split.unzip()

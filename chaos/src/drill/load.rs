@@ -26,6 +26,9 @@ const THINK_MS: u64 = 40;
 /// How often the balancer asks whether a gateway is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const READINESS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Attempts while the outcome of an order is unknown, and the pause before each.
+const UNKNOWN_TRIES: u32 = 50;
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 /// Samples of what went wrong that are kept.
 const SAMPLES_MAX: usize = 20;
 
@@ -153,13 +156,11 @@ async fn use_it(shared: Arc<Shared>) {
     while !shared.over.load(Ordering::Relaxed) {
         let think_ms = rand::rng().random_range(0..THINK_MS);
         sleep(Duration::from_millis(think_ms)).await;
-        let ready: Vec<&Target> =
-            shared.targets.iter().filter(|target| target.ready.load(Ordering::Relaxed)).collect();
         let (roll, user) = {
             let mut rng = rand::rng();
             (rng.random_range(0..10), rng.random_range(0..shared.users.len()))
         };
-        let Some(target) = ready.get(user % ready.len().max(1)) else { continue };
+        let Some(target) = shared.ready(user) else { continue };
         let answer = match (roll, last) {
             (0..4, _) | (_, None) => {
                 let (answer, order) = shared.order(&target.client, user).await;
@@ -181,13 +182,30 @@ async fn use_it(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Places an order at a gateway that is ready; while the outcome is unknown, again with the same key, as a client does.
     async fn order(&self, client: &Client, user: usize) -> (anyhow::Result<Answer>, Option<OrderId>) {
         let key = format!("{:016x}", rand::rng().random::<u64>());
-        let answer = client.order(&self.users[user].token, self.item, &key, 1).await;
+        let mut answer = client.order(&self.users[user].token, self.item, &key, 1).await;
+        for _ in 0..UNKNOWN_TRIES {
+            if !answer.as_ref().is_ok_and(|answer| answer.header("x-outcome") == Some("unknown")) {
+                break;
+            }
+            self.judge(answer);
+            sleep(UNKNOWN_PAUSE).await;
+            let client = self.ready(user).map_or(client, |target| &target.client);
+            answer = client.order(&self.users[user].token, self.item, &key, 1).await;
+        }
         let accepted = answer.as_ref().ok().filter(|answer| answer.status == StatusCode::ACCEPTED);
         let order = accepted.and_then(|answer| answer.json::<Accepted>().ok()).map(|body| body.order_id);
         self.accepted.lock().extend(order);
         (answer, order)
+    }
+
+    /// The gateway that the balancer sends a user to; `None` while none is ready.
+    fn ready(&self, user: usize) -> Option<&Target> {
+        let ready: Vec<&Target> =
+            self.targets.iter().filter(|target| target.ready.load(Ordering::Relaxed)).collect();
+        ready.get(user % ready.len().max(1)).copied()
     }
 
     /// 2xx, 4xx with a problem document, or 503 with Retry-After.

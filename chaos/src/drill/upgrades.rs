@@ -24,7 +24,7 @@ const SETTINGS: [(&str, &str); 1] = [("GATEWAY__DRAIN__READY_DELAY_MS", "1000")]
 const SIDE_BY_SIDE: Duration = Duration::from_millis(1_500);
 
 /// Where the binaries of both releases are.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub(super) struct Releases {
     /// Drill `upgrades`: binaries of the last release.

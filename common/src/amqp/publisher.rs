@@ -23,6 +23,7 @@ use super::connection::declare_marker;
 use super::{AmqpSettings, Topology, trace};
 use crate::health::HealthCheck;
 use crate::shutdown::Tasks;
+use crate::telemetry::trace::{self as telemetry, Context};
 
 /// AMQP's mark of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -125,7 +126,9 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`].
     pub async fn publish(&self, message: Outgoing, deadline: Instant) -> Result<(), PublishError> {
-        self.publish_with(message, trace::headers(), deadline).await
+        let work = trace::publishing(message.exchange, &message.kind);
+        let publishing = async { self.publish_with(message, trace::headers(), deadline).await };
+        telemetry::within(work, publishing).await
     }
 
     /// As [`Publisher::publish`], with headers of the caller's choice.
@@ -145,6 +148,9 @@ impl Publisher {
             Err(PublishError::Unknown) => "unknown",
         };
         metrics::histogram!("amqp_publish_seconds", "outcome" => outcome).record(began.elapsed());
+        if outcome != "confirmed" {
+            telemetry::fail(&Context::current(), outcome);
+        }
         result
     }
 

@@ -3,19 +3,23 @@
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
-use opentelemetry::trace::TraceContextExt as _;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::telemetry::{TRACEPARENT_HEADER, current_traceparent, remote_context};
+use crate::telemetry::trace::{self, Context, Describe, Origin, SpanKind, TRACEPARENT_HEADER};
 
-/// Most publishers that one batch is linked to.
-const LINKS_MAX: usize = 32;
+/// The span of one publish; see [`trace::child`].
+pub(super) fn publishing(exchange: &'static str, kind: &str) -> Context {
+    trace::child(|| {
+        Describe::new(format!("publish {kind}"), SpanKind::Producer)
+            .with("messaging.system", "rabbitmq")
+            .with("messaging.operation.type", "send")
+            .with("messaging.destination.name", exchange)
+    })
+}
 
-/// Headers with the trace context of the current span.
+/// Headers with the trace context of the current work.
 pub(super) fn headers() -> FieldTable {
     let mut headers = FieldTable::default();
-    if let Some(traceparent) = current_traceparent() {
+    if let Some(traceparent) = trace::current_traceparent() {
         headers.insert(TRACEPARENT_HEADER.into(), AMQPValue::LongString(traceparent.into()));
     }
     headers
@@ -27,18 +31,17 @@ pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<String>
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// The span of one batch: a child of the first message's publisher, linked to those of the others.
-pub(super) fn batch_span<'a>(queue: &str, deliveries: impl Iterator<Item = &'a Delivery>) -> Span {
-    let span = tracing::info_span!("consume", queue, otel.kind = "consumer");
-    let publishers = deliveries.filter_map(|delivery| header(&delivery.properties, TRACEPARENT_HEADER));
-    for (index, traceparent) in publishers.take(LINKS_MAX).enumerate() {
-        let context = remote_context(&traceparent);
-        if index == 0 {
-            // Fails only where tracing is off.
-            let _not_traced = span.set_parent(context);
-        } else {
-            span.add_link(context.span().span_context().clone());
-        }
-    }
-    span
+/// The work on one batch, in the name of those who published its messages; see [`trace::batch`].
+pub(super) fn handling<'a>(queue: &str, deliveries: impl ExactSizeIterator<Item = &'a Delivery>) -> Context {
+    let messages = deliveries.len();
+    let publishers = deliveries
+        .map(|delivery| header(&delivery.properties, TRACEPARENT_HEADER))
+        .map(|traceparent| traceparent.map_or(Origin::NONE, |traceparent| Origin::parse(&traceparent)));
+    trace::batch(publishers, || {
+        Describe::new(format!("process {queue}"), SpanKind::Consumer)
+            .with("messaging.system", "rabbitmq")
+            .with("messaging.operation.type", "process")
+            .with("messaging.destination.name", queue.to_owned())
+            .with("messaging.batch.message_count", i64::try_from(messages).unwrap_or(i64::MAX))
+    })
 }

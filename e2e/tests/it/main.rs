@@ -10,6 +10,8 @@ mod idempotency;
 mod input;
 mod lifecycle;
 mod line;
+mod observe;
+mod one_trace;
 mod privileges;
 mod races;
 mod redis_cluster;

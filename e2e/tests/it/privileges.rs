@@ -118,6 +118,10 @@ async fn no_service_can_do_in_redis_what_it_never_needs() {
         redis(&world.services, "stock-service", "HGETALL item:{x}").await.starts_with('*'),
         "its own it can"
     );
+    for key in ["limit:{order}:user:u", "line:{x}", "cache:{sale:x}"] {
+        let answer = redis(&world.services, "gateway", &format!("SET {key} 1 PX 1000")).await;
+        assert!(answer.starts_with("+OK"), "{key}: {answer}");
+    }
 }
 
 async fn allowed(url: &str, statement: &str) -> Result<(), String> {

@@ -5,6 +5,7 @@ use common::batcher::Pending;
 use common::http_client::CallError;
 use common::ids::ItemId;
 use common::problem::OUTCOME_HEADER;
+use common::telemetry::trace::{self, Describe, SpanKind};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -29,6 +30,15 @@ impl Airport {
     /// Sends the batch, when there is a place for it and its turn has come, and answers its buyers. Who is still
     /// unanswered at the end has an unknown outcome.
     pub(super) async fn fly(&self, item: ItemId, batch: Vec<Pending<Wish, ReserveOutcome>>) {
+        let work = trace::batch(batch.iter().map(|pending| pending.request.origin), || {
+            Describe::new("reserve batch", SpanKind::Internal)
+                .with("stampede.item.id", item.to_string())
+                .with("stampede.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX))
+        });
+        trace::within(work, self.cross(item, batch)).await;
+    }
+
+    async fn cross(&self, item: ItemId, batch: Vec<Pending<Wish, ReserveOutcome>>) {
         let Some(deadline) = batch.iter().map(|pending| pending.deadline).max() else { return };
         let leave_at = self.shaper.leave_at(batch.len(), Instant::now());
         if leave_at > Instant::now() {
@@ -71,7 +81,7 @@ fn ask(pending: Pending<Wish, ReserveOutcome>, now: Instant) -> (ReserveRequest,
     let (wish, buyer) = pending.split();
     let remaining = buyer.deadline.saturating_duration_since(now).as_millis();
     let deadline_ms = u64::try_from(remaining).unwrap_or(u64::MAX).saturating_sub(RETURN_MS);
-    let Wish { order_id, user_id, quantity, admitted_ms } = wish;
+    let Wish { order_id, user_id, quantity, admitted_ms, origin: _ } = wish;
     (ReserveRequest { order_id, user_id, quantity, deadline_ms, admitted_ms }, Some(buyer))
 }
 

@@ -10,6 +10,7 @@ use common::batcher::BatchError;
 use common::failpoint;
 use common::ids::{IdempotencyKey, ItemId, OrderId, Quantity, UserId};
 use common::problem::{Code, Problem};
+use common::telemetry::trace::{self, Origin};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -47,6 +48,7 @@ pub async fn place(call: Call) -> Answer {
     let user = call.caller()?.user.clone();
     let key = key_of(&call)?;
     let order_id = OrderId::derive(&user, item, &key);
+    trace::note("stampede.order.id", || order_id.to_string());
 
     let location = format!("/api/v1/orders/{order_id}");
     let mut quota = None;
@@ -56,6 +58,9 @@ pub async fn place(call: Call) -> Answer {
         Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
         Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
     };
+    if response.status().is_success() {
+        metrics::counter!("gateway_orders_accepted_total").increment(1);
+    }
     let headers = response.headers_mut();
     if let Some(quota) = quota {
         quota.write(headers);
@@ -124,7 +129,8 @@ async fn decide(
         Some(Known::OnSale | Known::Ended) | None => {}
     }
 
-    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms };
+    let origin = Origin::current();
+    let wish = Wish { order_id, user_id: user.clone(), quantity, admitted_ms, origin };
     crashing(crash_points::FORWARD_BEFORE, Code::Unavailable).await?;
     let answer = state.admission.place(item, wish, call.deadline).await;
     crashing(crash_points::FORWARD_AFTER, Code::OutcomeUnknown).await?;

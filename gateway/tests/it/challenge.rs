@@ -47,7 +47,7 @@ async fn an_answer_is_good_for_one_order_at_every_replica_and_its_retries() {
     let token = one.token("mei", "customer").await;
 
     let answer = answer_to(one.order_request(&token, "k1")).await;
-    assert_eq!(one.stock.calls("/reservations").len(), 0, "nothing was asked of the inventory");
+    assert_eq!(one.stock.calls("/items/").len(), 0, "nothing was reserved");
     for gateway in [&one, &other] {
         let retry = with(gateway.order_request(&token, "k1"), &answer).await;
         assert_eq!(retry.status(), 202, "the same order, at either replica");

@@ -31,7 +31,7 @@ async fn order(gateway: &Gateway, user: &str, key: &str, device: Option<&str>) -
 
 async fn limited(response: Response) {
     let seconds: u64 = response.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
-    assert!(seconds <= 601, "{seconds}");
+    assert!((1..700).contains(&seconds), "{seconds}: the window, and some chance");
     problem(response, 429, "rate_limited").await;
 }
 
@@ -59,7 +59,7 @@ async fn one_device_with_many_accounts_and_one_account_with_many_devices_are_sto
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_are_counted_once_each_and_refusals_are_remembered_without_a_call() {
+async fn an_order_is_counted_once_however_often_it_is_repeated() {
     let redis = Redis::start().await;
     let [one, other] = replicas(&redis).await;
     for n in 0..4 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::ids::UserId;
+use common::telemetry::trace::Origin;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ struct Due {
     at: Instant,
     /// Looks left, this one not counted.
     again: usize,
+    /// What woke, if it is traced.
+    origin: Origin,
 }
 
 /// One user to be read for.
@@ -51,6 +54,8 @@ pub struct Look {
     pub position: Position,
     /// How often to look again should there be nothing.
     again: usize,
+    /// What woke, if it is traced.
+    pub origin: Origin,
 }
 
 struct Client {
@@ -94,7 +99,8 @@ impl Hub {
         if state.users.is_empty() {
             return;
         }
-        let due = Due { at: Instant::now(), again: if committed { 0 } else { LOOK_AGAIN.len() } };
+        let again = if committed { 0 } else { LOOK_AGAIN.len() };
+        let due = Due { at: Instant::now(), again, origin: Origin::current() };
         let mut woken = false;
         for user in users {
             if state.users.contains_key(user) {
@@ -146,19 +152,19 @@ impl Hub {
         let mut state = self.lock();
         let due: Vec<(UserId, Due)> = state.due.extract_if(|_, due| due.at <= now).collect();
         let mut looks = Vec::with_capacity(due.len());
-        for (user_id, Due { again, .. }) in due {
+        for (user_id, Due { again, origin, .. }) in due {
             let Some(clients) = state.users.get_mut(&user_id) else { continue };
             drop_stalled(clients, now, stall);
             let with_room = clients.iter().filter(|client| client.frames.capacity() > 0);
             match with_room.map(|client| (client.position, client.frames.capacity())).min() {
                 Some((after, room)) => {
                     let limit = i32::try_from(room).unwrap_or(i32::MAX);
-                    looks.push(Look { position: Position { user_id, after, limit }, again });
+                    looks.push(Look { position: Position { user_id, after, limit }, again, origin });
                 }
                 None if clients.is_empty() => {
                     state.users.remove(&user_id);
                 }
-                None => state.look_up(&user_id, Due { at: now + FULL_PAUSE, again }),
+                None => state.look_up(&user_id, Due { at: now + FULL_PAUSE, again, origin }),
             }
         }
         looks
@@ -172,17 +178,19 @@ impl Hub {
             .chunk_by(|one, next| one.user_id == next.user_id)
             .filter_map(|own| Some((own.first()?.user_id.as_str(), own)))
             .collect();
-        for Look { position, again } in looks {
+        for Look { position, again, origin } in looks {
             let Some(clients) = state.users.get_mut(&position.user_id) else { continue };
             let own = read.get(position.user_id.as_str()).copied().unwrap_or_default();
             let behind = hand_out(clients, position.after, own);
             let more = own.len() >= usize::try_from(position.limit).unwrap_or(usize::MAX);
+            let origin = *origin;
             let next = match again.checked_sub(1) {
-                _ if behind => Some(Due { at: now + FULL_PAUSE, again: *again }),
-                _ if more => Some(Due { at: now, again: *again }),
+                _ if behind => Some(Due { at: now + FULL_PAUSE, again: *again, origin }),
+                _ if more => Some(Due { at: now, again: *again, origin }),
                 // Nothing yet: it may not be committed.
                 Some(left) if own.is_empty() => {
-                    Some(Due { at: now + LOOK_AGAIN[LOOK_AGAIN.len() - again], again: left })
+                    let at = now + LOOK_AGAIN[LOOK_AGAIN.len() - again];
+                    Some(Due { at, again: left, origin })
                 }
                 Some(_) | None => None,
             };
@@ -204,6 +212,9 @@ impl State {
             Some(planned) => {
                 planned.at = planned.at.min(due.at);
                 planned.again = planned.again.max(due.again);
+                if due.origin.is_sampled() {
+                    planned.origin = due.origin;
+                }
             }
             None => {
                 self.due.insert(user.clone(), due);

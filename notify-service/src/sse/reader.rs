@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::telemetry::trace::{self, Describe, SpanKind};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +41,18 @@ pub async fn read(db: Db, hub: Hub, settings: SseSettings, stop: CancellationTok
 
 async fn read_due(db: &Db, hub: &Hub) -> Result<(), DbError> {
     for looks in hub.looks().chunks(USERS_PER_READ) {
-        let positions: Vec<Position> = looks.iter().map(|look| look.position.clone()).collect();
-        let read = events::after(&mut *db.get().await?, &positions).await?;
-        hub.deliver(looks, &read);
+        let work = trace::batch(looks.iter().map(|look| look.origin), || {
+            Describe::new("notify streams", SpanKind::Producer)
+                .with("stampede.channel", "sse")
+                .with("stampede.batch.size", i64::try_from(looks.len()).unwrap_or(i64::MAX))
+        });
+        let telling = async {
+            let positions: Vec<Position> = looks.iter().map(|look| look.position.clone()).collect();
+            let read = events::after(&mut *db.get().await?, &positions).await?;
+            hub.deliver(looks, &read);
+            Ok::<(), DbError>(())
+        };
+        trace::within(work, telling).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::amqp::{Outgoing, PublishError, Publisher};
 use common::failpoint;
-use common::telemetry::remote_context;
+use common::telemetry::trace::{Origin, within};
 use common::topology::Exchange;
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Uuid as SqlUuid};
@@ -17,8 +17,6 @@ use futures_util::future::join_all;
 use futures_util::poll;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 use crate::db::statement::Kept;
@@ -177,11 +175,8 @@ async fn publish_rows(
 }
 
 async fn publish(publisher: &Publisher, row: Row, deadline: Instant) -> Result<(), PublishError> {
-    let span = tracing::info_span!("publish", kind = row.kind, otel.kind = "producer");
-    if let Some(traceparent) = &row.traceparent {
-        // Fails only where tracing is off.
-        let _not_traced = span.set_parent(remote_context(traceparent));
-    }
+    // In the name of those who wrote it.
+    let origin = row.traceparent.as_deref().map_or(Origin::NONE, Origin::parse);
     let outgoing = Outgoing {
         exchange: exchange(&row.exchange),
         routing_key: row.routing_key,
@@ -189,7 +184,7 @@ async fn publish(publisher: &Publisher, row: Row, deadline: Instant) -> Result<(
         kind: row.kind,
         body: row.body,
     };
-    let published = publisher.publish(outgoing, deadline).instrument(span).await;
+    let published = within(origin.context(), publisher.publish(outgoing, deadline)).await;
     if let Err(error) = published {
         tracing::warn!(outbox_id = row.id, %error, "not published, will be retried");
     }

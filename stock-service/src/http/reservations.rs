@@ -11,6 +11,7 @@ use common::api::inventory::{
     RESERVE_BATCH_MAX, Reservation, ReserveAnswer, ReserveBatch, ReserveLine, ReserveOutcome, ReserveRequest,
 };
 use common::ids::{ItemId, OrderId};
+use common::telemetry::trace::Origin;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
@@ -58,7 +59,7 @@ fn decide(
     item: &Arc<Item>,
     requests: Vec<ReserveRequest>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + use<> {
-    let (now, desk) = (Instant::now(), api.reservations.desk(item));
+    let (now, origin, desk) = (Instant::now(), Origin::current(), api.reservations.desk(item));
     let answers: FuturesUnordered<_> = requests
         .into_iter()
         .enumerate()
@@ -67,7 +68,7 @@ fn decide(
             let deadline = now + Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
             let ReserveRequest { order_id, user_id, quantity, admitted_ms, .. } = request;
             async move {
-                let request = Request { order_id, user_id, quantity, admitted_ms };
+                let request = Request { order_id, user_id, quantity, admitted_ms, origin };
                 let outcome = desk.reserve(request, deadline).await;
                 ReserveAnswer { index, outcome }
             }

@@ -119,6 +119,22 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// Whether [`Inventory::keep_closed`] has closed the item since it was loaded. When the key of its alarm is gone,
+    /// then somebody has looked.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn was_kept_closed(&self, keys: &ItemKeys) -> Result<bool, StoreError> {
+        let mark = redis::cmd("HGET").arg(&keys.item).arg("behind").to_owned();
+        match self.shared.connection.call(Lane::Bulk, &keys.item, &mark).await {
+            // A key of another type holds no mark, and the load removes it.
+            Err(StoreError::NotDone(error)) if error.code() == Some("WRONGTYPE") => Ok(false),
+            mark => mark.map(|mark| mark != Value::Nil),
+        }
+    }
+}
+
 /// [`ALARM_CALM`] as scripts take it.
 pub(super) fn calm_ms() -> u64 {
     u64::try_from(ALARM_CALM.as_millis()).unwrap_or(u64::MAX)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::failpoint::Injected;
+use common::telemetry::trace::{self, Describe, SpanKind};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use redis_route::{AddressList, Answer, Config, Mode, Node, Router};
 use secrecy::SecretString;
@@ -164,13 +165,22 @@ impl Connection {
         let text = script.text();
         let mut call = text.call(keys);
         args(&mut call);
+        let work = trace::child(|| {
+            Describe::new(format!("EVALSHA {}", script.name), SpanKind::Client)
+                .with("db.system.name", "redis")
+                .with("db.operation.name", "EVALSHA")
+                .with("db.stored_procedure.name", script.name)
+        });
         let key = keys.first().copied().unwrap_or_default();
-        let answer = self.router.run(lane.index(), key, (&call, &text.source)).await;
-        let result = match answer {
+        let sent = self.router.run(lane.index(), key, (&call, &text.source));
+        let result = match trace::within(work.clone(), sent).await {
             Some(Answer { node, result }) => result.map(|value| (value, node)).map_err(StoreError::from),
             None => Err(StoreError::nobody()),
         };
         let outcome = if result.is_ok() { "ok" } else { "error" };
+        if result.is_err() {
+            trace::fail(&work, "script failed");
+        }
         metrics::histogram!("redis_script_seconds", "script" => script.name, "outcome" => outcome)
             .record(began.elapsed());
         result

@@ -171,7 +171,9 @@ impl Loader {
             Some(definition) => definition,
             None => return self.unlisted(item, Loaded::Gone).await,
         };
-        if definition.epoch.is_some_and(|epoch| epoch < known_epoch) {
+        // Then it is loaded with what order-service has, whatever is known here.
+        let somebody_has_looked = self.inventory.was_kept_closed(&item.keys).await?;
+        if !somebody_has_looked && definition.epoch.is_some_and(|epoch| epoch < known_epoch) {
             return self.kept_closed(item, Behind::Epoch).await;
         }
         REBUILD_CLAIM.begins().await?;
@@ -188,7 +190,7 @@ impl Loader {
         // Nothing is granted from here on. A brand-new item has no past to wait for.
         let recovering = earlier || granted.epoch > 1;
         let sealed_at = Instant::now();
-        let reported = self.reported(item).await?;
+        let reported = if somebody_has_looked { HashMap::new() } else { self.reported(item).await? };
         steps.done("claim");
         if recovering {
             REBUILD_REPUBLISH.begins().await?;

@@ -11,7 +11,6 @@ use lapin::options::BasicAckOptions;
 use metrics::{Counter, Histogram};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::parking::Parking;
 use super::{RetryLater, Subscription};
@@ -20,6 +19,7 @@ use crate::amqp::decode::{At, Decode, Decoded, Park, Verdict};
 use crate::amqp::{AmqpSettings, Topology, trace};
 use crate::failpoint;
 use crate::health::HealthCheck;
+use crate::telemetry::trace::within;
 
 /// Longest pause before a batch is handed out again.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -92,9 +92,9 @@ where
         link: &mut Link,
         stop: &CancellationToken,
     ) -> anyhow::Result<Flow> {
-        let span = trace::batch_span(&self.queue, batch.iter().map(|message| &message.delivery));
+        let work = trace::handling(&self.queue, batch.iter().map(|message| &message.delivery));
         self.sizes.record(batch.iter().map(Message::events).sum::<usize>() as f64);
-        self.settle(batch, link, stop).instrument(span).await
+        within(work, self.settle(batch, link, stop)).await
     }
 
     async fn settle(

@@ -1,11 +1,13 @@
-//! Drives a running Stampede: what `./dev demo`, `./dev load` and `./dev audit` run.
+//! Drives a running Stampede: what `./dev demo`, `./dev line` and `./dev audit` run.
 
 mod audit;
+mod collect;
 mod demo;
 mod line;
-mod load;
 mod open_sale;
+mod rush;
 mod storm;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,10 +32,14 @@ enum Command {
     OpenSale,
     /// Plays a flash sale: buyers rush, winners pay or lapse, the books are checked.
     Demo(demo::Arguments),
-    /// Places orders as fast as they are accepted, or at a given rate, and reports what was reached.
-    Load(load::Arguments),
     /// Plays a sale with a waiting room with people and bots, and checks that it was fair.
     Line(line::Arguments),
+    /// Receives traces and logs of the services, and keeps the last of them.
+    Collect(collect::Arguments),
+    /// Orders for a while and prints how many were accepted.
+    Rush(rush::Arguments),
+    /// Places one order and shows its trace.
+    Trace(trace::Arguments),
     /// Plays the storm: everybody a final and true answer, exactly the stock.
     Storm(storm::Arguments),
     /// Checks the books of every sale, or of one.
@@ -43,13 +49,15 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let client = Client::new(Environment::read(&arguments.env_file)?.gateways()?)?;
+    let client = || Client::new(Environment::read(&arguments.env_file)?.gateways()?);
     match arguments.command {
-        Command::OpenSale => open_sale::run(&client).await,
-        Command::Demo(arguments) => demo::run(&client, arguments).await,
-        Command::Load(arguments) => load::run(&client, arguments).await,
-        Command::Line(arguments) => line::run(&client, arguments).await,
-        Command::Storm(arguments) => storm::run(&client, arguments).await,
-        Command::Audit(arguments) => audit::run(&client, arguments).await,
+        Command::OpenSale => open_sale::run(&client()?).await,
+        Command::Demo(arguments) => demo::run(&client()?, arguments).await,
+        Command::Line(arguments) => line::run(&client()?, arguments).await,
+        Command::Storm(arguments) => storm::run(&client()?, arguments).await,
+        Command::Rush(arguments) => rush::run(&client()?, arguments).await,
+        Command::Trace(arguments) => trace::run(&client()?, arguments).await,
+        Command::Collect(arguments) => collect::run(arguments).await,
+        Command::Audit(arguments) => audit::run(&client()?, arguments).await,
     }
 }
