@@ -130,13 +130,10 @@ fn not_run(error: redis::RedisError) -> redis::RedisError {
 }
 
 fn moved_to(template: &ConnectionAddr, address: &Address) -> ConnectionAddr {
-    match template {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-            host: address.host.clone(),
-            port: address.port,
-            insecure: *insecure,
-            tls_params: tls_params.clone(),
-        },
-        _ => ConnectionAddr::Tcp(address.host.clone(), address.port),
+    let (host, port) = (address.host.clone(), address.port);
+    if let ConnectionAddr::TcpTls { insecure, tls_params, .. } = template {
+        ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+    } else {
+        ConnectionAddr::Tcp(host, port)
     }
 }

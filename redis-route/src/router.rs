@@ -274,24 +274,23 @@ impl Shared {
 
 /// Whether somebody else may have the key now.
 fn speaks_for_a_change(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
+    let elsewhere = matches!(
+        error.kind(),
+        ErrorKind::Server(
             ServerErrorKind::Moved
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ReadOnly
-        ),
-        _ => error.is_io_error(),
-    }
+        )
+    );
+    elsewhere || error.is_io_error()
 }
 
 fn address_of(address: &ConnectionAddr) -> Option<Address> {
-    match address {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            Some(Address { host: host.clone(), port: *port })
-        }
-        _ => None,
+    if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } = address {
+        Some(Address { host: host.clone(), port: *port })
+    } else {
+        None
     }
 }
 

@@ -36,9 +36,5 @@ fn address(answer: Value) -> Option<Address> {
 }
 
 fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
-    }
+    redis::from_redis_value_ref(value).ok()
 }

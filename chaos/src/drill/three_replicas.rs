@@ -75,8 +75,10 @@ async fn storm(stage: &Stage, outcome: &mut Outcome) -> anyhow::Result<()> {
 
 /// What each replica did of the storm's work.
 async fn fairness(stage: &Stage, outcome: &mut Outcome) -> anyhow::Result<()> {
-    let asked =
-        [("gateway", "http_request_seconds_count", "\"202\""), ("stock-service", "stock_grants_total", "")];
+    let asked = [
+        ("gateway", "http_server_request_duration_seconds_count", "\"202\""),
+        ("stock-service", "stock_grants_total", ""),
+    ];
     for (service, metric, part) in asked {
         let shares = by_replica(stage, service, (metric, part)).await?;
         say(&format!("  orders by replica: {shares:?}"));

@@ -11,7 +11,10 @@ const STRONG_TOKEN: &str = "q8Zr2Lw9Xc4Vb7Nm1Kj6Hg3Fd5Sa0PoIu";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_evicts_keys_is_refused_in_production() {
     let app = TestApp::start().await;
-    let production = [("PROFILE", "production"), ("INTERNAL__TOKEN", STRONG_TOKEN)];
+    // In production a store needs a user with a password.
+    let redis_url = app.redis.url_of("stock-service");
+    let production =
+        [("PROFILE", "production"), ("INTERNAL__TOKEN", STRONG_TOKEN), ("REDIS__URL", redis_url.as_str())];
     assert!(app.build_replica(&production).await.is_ok());
     let _: () = app.redis_command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
     let error = app.build_replica(&production).await.err().expect("the start is refused");
