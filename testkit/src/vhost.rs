@@ -71,8 +71,9 @@ impl Vhost {
     async fn create_for(services: Vec<Permission>) -> Self {
         let name = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (amqp, api) = (environment::rabbitmq_url(), environment::rabbitmq_api_url());
-        let vhost =
-            Self { name: name.clone(), user: name.clone(), password: name, amqp, api, owned: true, services };
+        // Not the user's name: outside the dev profile services refuse that.
+        let (user, password) = (name.clone(), uuid::Uuid::new_v4().simple().to_string());
+        let vhost = Self { name, user, password, amqp, api, owned: true, services };
         for user in vhost.users() {
             let body = json!({ "password": vhost.password, "tags": "" });
             vhost.call(Method::PUT, &format!("users/{user}"), Some(body)).await.expect("the user is created");

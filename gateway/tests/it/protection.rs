@@ -137,7 +137,8 @@ async fn what_matters_most_still_gets_through_to_a_busy_service() {
 /// A service that never answers, except about sales.
 async fn hangs(reached: Arc<AtomicUsize>) -> std::net::SocketAddr {
     by_hand(move |head| {
-        let polls: [&[u8]; 2] = [b"GET /internal/v1/sales", b"GET /internal/v1/known-ids"];
+        let polls: [&[u8]; 3] =
+            [b"GET /internal/v1/sales", b"GET /internal/v1/known-ids", b"GET /internal/v1/blocks"];
         let sales = polls.iter().any(|poll| head.starts_with(poll));
         reached.fetch_add(usize::from(!sales), Ordering::SeqCst);
         if sales { ByHand::Sales } else { ByHand::Silence }

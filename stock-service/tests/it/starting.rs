@@ -11,8 +11,9 @@ const STRONG_TOKEN: &str = "q8Zr2Lw9Xc4Vb7Nm1Kj6Hg3Fd5Sa0PoIu";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_evicts_keys_is_refused_in_production() {
     let app = TestApp::start().await;
-    // In production a store needs a user with a password.
-    let redis_url = app.redis.url_of("stock-service");
+    let user = ["ACL", "SETUSER", "stock", "on", ">q8Zr2Lw9Xc4Vb7Nm", "~*", "&*", "+@all"];
+    let _: () = app.redis_command(&user).await;
+    let redis_url = app.redis.url().replace("//", "//stock:q8Zr2Lw9Xc4Vb7Nm@");
     let production =
         [("PROFILE", "production"), ("INTERNAL__TOKEN", STRONG_TOKEN), ("REDIS__URL", redis_url.as_str())];
     assert!(app.build_replica(&production).await.is_ok());
