@@ -15,9 +15,9 @@ use uuid::Uuid;
 /// Units on sale: more than any run takes.
 const UNITS: i64 = 10_000_000;
 /// Most units of one buyer.
-const PER_USER: u32 = 1_000;
+const PER_USER: u32 = 100;
 /// Distinct buyers.
-const BUYERS: usize = 500;
+const BUYERS: usize = 3_000;
 /// How long the sale may take to be listed.
 const LISTED_WITHIN: Duration = Duration::from_secs(20);
 
