@@ -11,14 +11,17 @@ mod kill_all;
 mod load;
 mod poison;
 mod postgres_outage;
+mod rabbitmq_cluster;
 mod rabbitmq_wipes;
 mod races;
+mod redis_cluster;
 mod redis_losses;
 mod report;
 mod retries;
 mod rolling_restarts;
 mod rush;
 mod stage;
+mod three_replicas;
 mod upgrades;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +133,12 @@ pub enum Drill {
     Retries,
     /// The last release is replaced by this one under load, service by service, in every order.
     Upgrades,
+    /// A slot of a Redis Cluster is moved, and its primary killed.
+    RedisCluster,
+    /// One node after the other of a RabbitMQ cluster is killed.
+    RabbitmqCluster,
+    /// Three replicas of each service, and one of each is killed in turn.
+    ThreeReplicas,
 }
 
 impl Drill {
@@ -151,6 +160,9 @@ impl Drill {
             Self::TwoRebuilders => "two-rebuilders",
             Self::Retries => "retries",
             Self::Upgrades => "upgrades",
+            Self::RedisCluster => "redis-cluster",
+            Self::RabbitmqCluster => "rabbitmq-cluster",
+            Self::ThreeReplicas => "three-replicas",
         }
     }
 
@@ -167,6 +179,7 @@ impl Drill {
             Self::TwoRebuilders => 20,
             Self::Retries => 50,
             Self::Upgrades => 24,
+            Self::RedisCluster | Self::RabbitmqCluster | Self::ThreeReplicas => 3,
         }
     }
 
@@ -204,6 +217,9 @@ impl Drill {
             Self::TwoRebuilders => contention::two_rebuilders(count).await,
             Self::Retries => retries::run(count).await,
             Self::Upgrades => upgrades::run(count, releases).await,
+            Self::RedisCluster => redis_cluster::run(count).await,
+            Self::RabbitmqCluster => rabbitmq_cluster::run(count).await,
+            Self::ThreeReplicas => three_replicas::run(count).await,
         };
         let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
         outcome.git_hash = git_hash.to_owned();

@@ -37,6 +37,8 @@ const PUBLISH_WINDOW_MAX: usize = 1024;
 pub struct AmqpSettings {
     /// `amqp://user:password@host:port/vhost`.
     pub url: SecretString,
+    /// Further nodes of the broker's cluster; each attempt to connect takes all of them, `url`'s too, in random order.
+    pub addresses: NodeList,
     /// Seconds between heartbeats; a connection is given up after two without one.
     pub heartbeat_s: u16,
     /// Most time to connect and to declare, in milliseconds.
@@ -45,6 +47,25 @@ pub struct AmqpSettings {
     pub publish_timeout_ms: u64,
     /// Most publishes that wait for their confirm; each has a channel of its own meanwhile.
     pub publish_window: usize,
+}
+
+/// Nodes of a broker, `host:port` with commas between; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NodeList(Vec<(String, u16)>);
+
+impl TryFrom<String> for NodeList {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let nodes = parts.map(|part| {
+            let (host, port) = part.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
+            Some((host.to_owned(), port.parse().ok()?))
+        });
+        let nodes: Option<_> = nodes.collect();
+        nodes.map(Self).ok_or_else(|| "must be host:port with commas between".to_owned())
+    }
 }
 
 impl AmqpSettings {

@@ -58,6 +58,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 /// Consumes one message; gives the trace that its handler ran in.
 async fn consumed_trace(vhost: &Vhost, tasks: &Tasks) -> String {
     let settings = AmqpSettings {
+        addresses: common::amqp::NodeList::default(),
         url: SecretString::from(vhost.url()),
         heartbeat_s: 10,
         connect_timeout_ms: 20_000,
@@ -91,6 +92,7 @@ async fn consumed_trace(vhost: &Vhost, tasks: &Tasks) -> String {
         prefetch: 1,
         batch_max: 1,
         min_interval: Duration::ZERO,
+        line_up: std::sync::Arc::default(),
         publisher,
         health: health.check("consumer"),
     };

@@ -52,6 +52,7 @@ Working on it
   model [options]      explores every state of a model of the protocol, in the large cases: some minutes, gigabytes
      --small           the cases that the tests explore
      --without <guard> one guard taken away: the shortest way to what it keeps from happening
+  capacity             how many machines a load takes, from docs/capacity.toml
   fuzz-api [--cases n] requests made from /openapi.json (Schemathesis) against the running instance; fails if an answer
                        is not a documented one
   lint                 formatting, clippy, documentation, licences, shell scripts, manifests, migrations, workflows, alert rules

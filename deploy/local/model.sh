@@ -15,3 +15,9 @@ model_command() {
     cargo_ensure
     RUST_LIB_BACKTRACE=0 exec cargo run --release -p model -- ${size:+"$size"} "${arguments[@]}"
 }
+
+# What follows from docs/capacity.toml.
+capacity_command() {
+    cargo_ensure
+    exec cargo run --release -p model --bin capacity
+}

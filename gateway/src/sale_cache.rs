@@ -102,7 +102,7 @@ impl SaleCache {
         let lock = format!("{key}:lock");
         let until = deadline.min(Instant::now() + LOCKED_FOR);
         loop {
-            match store.command(redis::cmd("GET").arg(&key)).await {
+            match store.command(&key, redis::cmd("GET").arg(&key)).await {
                 Ok(Value::BulkString(json)) => {
                     if let Ok(found) = serde_json::from_slice(&json) {
                         return Ok(found);
@@ -113,7 +113,7 @@ impl SaleCache {
             }
             let mut acquire = redis::cmd("SET");
             acquire.arg(&lock).arg(1).arg("NX").arg("PX").arg(milliseconds(LOCKED_FOR));
-            match store.command(&acquire).await {
+            match store.command(&key, &acquire).await {
                 Ok(Value::Nil) if Instant::now() < until => sleep(LOOK_AGAIN).await,
                 Ok(_) | Err(_) => break,
             }
@@ -126,7 +126,7 @@ impl SaleCache {
             done = redis::cmd("SET");
             done.arg(&key).arg(json).arg("PX").arg(time_to_live_ms);
         }
-        _ = store.command(&done).await; // Without it the others find out for themselves.
+        _ = store.command(&key, &done).await; // Without it the others find out for themselves.
         found
     }
 

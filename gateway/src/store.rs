@@ -5,27 +5,22 @@
 //! [`StoreError::Away`], for the caller to go on by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use common::health::HealthCheck;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, ServerErrorKind, Value,
-};
+use futures_util::future::join_all;
+use redis::{Cmd, RedisError, Value};
+use redis_route::{Answer, Config, Node, Router};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::RedisSettings;
 
-/// The defaults of the connection manager let every command wait 9 s while Redis is away.
-const RECONNECT_ATTEMPTS: usize = 1;
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(20);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(100);
 /// How often Redis is asked whether it is there; so soon is its return noticed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// The one connection to each server.
+const LANE: usize = 0;
 
 /// Why a call has no answer. Whether a script has run is known only of `Away`: it has not.
 #[derive(Debug, thiserror::Error)]
@@ -59,38 +54,34 @@ impl Script {
     }
 }
 
-/// The connection. Cheap to clone.
+/// The connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    manager: ConnectionManager,
+    router: Router,
     timeout: Duration,
-    up: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// Prepares the connection, without connecting yet; `None` where no Redis is set up.
+    /// Prepares the connections, without connecting yet; `None` where no Redis is set up.
     ///
     /// # Errors
     /// The address is not one.
     pub fn new(settings: &RedisSettings) -> anyhow::Result<Option<Self>> {
-        let url = settings.url.expose_secret();
-        if url.is_empty() {
+        if settings.url.expose_secret().is_empty() {
             return Ok(None);
         }
-        // The parser's error may repeat the address, which may hold a password.
-        let info = url.into_connection_info().map_err(|_| anyhow::anyhow!("redis.url is not an address"))?;
-        // RESP3 tells of a lost connection at once, so that the next command is not the one to find out.
-        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(resp3)).context("redis.url")?;
         let timeout = Duration::from_millis(settings.timeout_ms);
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(RECONNECT_ATTEMPTS)
-            .set_min_delay(RECONNECT_DELAY_MIN)
-            .set_max_delay(RECONNECT_DELAY_MAX)
-            .set_connection_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
-            .set_response_timeout(Some(timeout));
-        let manager = ConnectionManager::new_lazy_with_config(client, config).context("redis.url")?;
-        Ok(Some(Self { manager, timeout, up: Arc::new(AtomicBool::new(true)) }))
+        let router = Router::new(Config {
+            mode: settings.mode,
+            url: settings.url.clone(),
+            addresses: settings.addresses.clone(),
+            master_name: settings.master_name.clone(),
+            sentinel_password: settings.sentinel_password.clone(),
+            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            response_timeouts: vec![timeout],
+        })?;
+        router.nodes().iter().for_each(|node| node.set_up());
+        Ok(Some(Self { router, timeout }))
     }
 
     /// Most time for an answer.
@@ -98,24 +89,22 @@ impl Store {
         self.timeout
     }
 
-    /// Whether the last call was answered.
+    /// Whether the last call to any server was answered.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.router.nodes().iter().any(|node| node.is_up())
     }
 
-    /// Sends one command.
+    /// Sends one command to whoever has `key`.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        if !self.is_up() {
-            return Err(StoreError::Away);
-        }
-        self.send(command).await
+    pub async fn command(&self, key: &str, command: &Cmd) -> Result<Value, StoreError> {
+        let node = self.reachable(key)?;
+        self.in_time(&node, self.router.call(LANE, key, command)).await
     }
 
-    /// Runs `script` with these keys and whatever `arguments` adds; when Redis has forgotten the script, loads it and
-    /// runs it then: it cannot have run before.
+    /// Runs `script` with these keys, of which there is at least one, and whatever `arguments` adds; when Redis has
+    /// forgotten the script, loads it and runs it then: it cannot have run before.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -128,17 +117,35 @@ impl Store {
         let mut call = redis::cmd("EVALSHA");
         call.arg(&script.sha).arg(keys.len()).arg(keys);
         arguments(&mut call);
-        let mut result = self.command(&call).await;
-        if let Err(StoreError::Failed(error)) = &result
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            self.command(redis::cmd("SCRIPT").arg("LOAD").arg(script.source)).await?;
-            result = self.command(&call).await;
-        }
+        let key = keys.first().copied().unwrap_or_default();
+        let result = match self.reachable(key) {
+            Ok(node) => self.in_time(&node, self.router.run(LANE, key, (&call, script.source))).await,
+            Err(error) => Err(error),
+        };
         let outcome = if result.is_ok() { "ok" } else { "error" };
         metrics::counter!("gateway_store_calls_total", "script" => script.name, "outcome" => outcome)
             .increment(1);
         result
+    }
+
+    /// Who has `key`, if it is not known to be away.
+    fn reachable(&self, key: &str) -> Result<Arc<Node>, StoreError> {
+        self.router.node_of(key).filter(|node| node.is_up()).ok_or(StoreError::Away)
+    }
+
+    async fn in_time(
+        &self,
+        node: &Node,
+        call: impl Future<Output = Option<Answer>> + Send,
+    ) -> Result<Value, StoreError> {
+        match timeout(self.timeout, call).await {
+            Ok(Some(answer)) => answer.result.map_err(StoreError::Failed),
+            Ok(None) => Err(StoreError::Away),
+            Err(_) => {
+                node.set_down();
+                Err(StoreError::Late)
+            }
+        }
     }
 
     /// Notices when Redis goes and when it is back, until `stop`. Shown as the dependency `health`, which never takes
@@ -148,42 +155,29 @@ impl Store {
     /// Never.
     pub async fn watch(self, health: HealthCheck, stop: CancellationToken) -> anyhow::Result<()> {
         health.ready();
-        loop {
-            match self.send(&redis::cmd("PING")).await {
-                Ok(_) => health.ready(),
-                Err(error) => health.not_ready(error.to_string()),
+        let watching = async {
+            loop {
+                let nodes = self.router.nodes();
+                let pings = nodes.iter().map(|node| timeout(self.timeout, self.ping(node)));
+                let answers = join_all(pings).await;
+                match answers.iter().filter(|answer| matches!(answer, Ok(Ok(_)))).count() {
+                    0 => health.not_ready("Redis does not answer"),
+                    _ => health.ready(),
+                }
+                for (node, answer) in nodes.iter().zip(answers) {
+                    if answer.is_err() {
+                        node.set_down();
+                    }
+                }
+                tokio::time::sleep(WATCH_INTERVAL).await;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(WATCH_INTERVAL)).await.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let mut manager = self.manager.clone();
-        let answer = match timeout(self.timeout, manager.send_packed_command(command)).await {
-            // In RESP3 an error may be inside of an answer.
-            Ok(answer) => answer.and_then(Value::extract_error).map_err(StoreError::Failed),
-            Err(_) => Err(StoreError::Late),
         };
-        match &answer {
-            Ok(_) => self.up.store(true, Ordering::Relaxed),
-            Err(error) if error.is_outage() => self.up.store(false, Ordering::Relaxed),
-            Err(_) => {}
-        }
-        answer
+        let current = self.router.clone().keep_current(stop.clone());
+        tokio::join!(stop.run_until_cancelled(watching), current);
+        Ok(())
     }
-}
 
-impl StoreError {
-    /// Whether this says that Redis cannot be reached, as opposed to one call that it refused.
-    fn is_outage(&self) -> bool {
-        match self {
-            Self::Late => true,
-            Self::Failed(error) => {
-                error.is_io_error() || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
-            }
-            Self::Away | Self::Garbled(_) => false,
-        }
+    async fn ping(&self, node: &Node) -> Result<Value, RedisError> {
+        node.call(LANE, &redis::cmd("PING")).await
     }
 }

@@ -131,6 +131,7 @@ impl Broker<'_> {
             prefetch: settings.prefetch,
             batch_max: settings.batch_max,
             min_interval: Duration::from_millis(settings.min_interval_ms),
+            line_up: std::sync::Arc::default(),
             publisher,
             health: self.health.dependency("amqp-orders"),
         };

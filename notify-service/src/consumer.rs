@@ -161,6 +161,7 @@ pub fn listen(settings: &AmqpSettings, subscription: Subscription, hub: Hub, tas
         prefetch: WAKEUP_PREFETCH,
         batch_max: WAKEUPS_MAX,
         min_interval: WAKEUP_INTERVAL,
+        line_up: std::sync::Arc::default(),
         ..subscription
     };
     consume(settings, subscription, accepts, tasks, move |batch: Vec<Incoming<Wakeup>>| {

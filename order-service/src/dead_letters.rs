@@ -93,6 +93,7 @@ pub fn start(
             prefetch: PREFETCH,
             batch_max: BATCH_MAX,
             min_interval: interval,
+            line_up: std::sync::Arc::default(),
             publisher: publisher.clone(),
             health: check.clone(),
         };

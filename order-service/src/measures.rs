@@ -10,6 +10,11 @@ const POOL: Label = Label::OneOf("pool", &["requests", "background"]);
 static OWN: &[Metric] = &[
     a_counter("orders_placed_total", &[], "orders made"),
     a_counter(
+        "order_batches_total",
+        &[Label::UpTo("partition", 8)],
+        "batches that this replica took from a partition",
+    ),
+    a_counter(
         "orders_rejected_total",
         &[Label::OneOf("reason", &["sold_out", "limit_exceeded"])],
         "orders stored as rejected",

@@ -6,6 +6,7 @@
 pub mod consumer;
 pub mod decide;
 mod read;
+pub mod share;
 mod write;
 
 use std::sync::Arc;

@@ -53,5 +53,5 @@ if lease_ms > 0 then
   -- Snapshots that refuse were taken before the gate was closed for this load.
   redis.call('HSET', KEYS[1], 'reopen_ms', tonumber(loading[4]) + lease_ms, 'reopen_as', 'loading')
 end
-redis.call('HSET', KEYS[1], 'run_id', run_id)
+redis.call('HSET', KEYS[1], 'run_id', run_id, 'replid', server_replid())
 return { OPEN, now, total - active, merged }

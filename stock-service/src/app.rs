@@ -149,6 +149,7 @@ impl Parts {
             prefetch: settings.consume.prefetch,
             batch_max: ORDERS_PER_CALL_MAX,
             min_interval: Duration::from_millis(settings.consume.min_interval_ms),
+            line_up: std::sync::Arc::default(),
             publisher: self.publisher.clone(),
             health: health.dependency(check),
         };

@@ -100,30 +100,39 @@ impl CatalogueReader {
 impl Shared {
     async fn read(self: &Arc<Self>) -> Snapshot {
         let read_at = Instant::now();
-        let seen = if self.inventory.is_up() { self.look_at_all().await } else { None };
-        let items = match seen {
-            Some(items) => items,
-            None => self.last_known(),
-        };
+        let items = self.look_at_all().await;
         self.measure();
         self.snapshot(items, read_at)
     }
 
-    /// What Redis says; `None` if it stopped answering.
-    async fn look_at_all(self: &Arc<Self>) -> Option<Vec<CatalogueItem>> {
-        match self.inventory.listed_items().await {
-            Ok(listed) => listed.into_iter().for_each(|id| {
-                self.items.add(id);
-            }),
-            Err(error) => return given_up(&error),
+    /// What Redis says of each item; of those that are on a server that does not answer, what was last known, closed.
+    async fn look_at_all(self: &Arc<Self>) -> Vec<CatalogueItem> {
+        if self.inventory.is_up() {
+            match self.inventory.listed_items().await {
+                Ok(listed) => listed.into_iter().for_each(|id| {
+                    self.items.add(id);
+                }),
+                // Only a hint, and in a cluster perhaps on the one server that is away.
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::debug!(error = cause, "the list of items cannot be read");
+                }
+            }
         }
-        let looks = stream::iter(self.items.all()).map(|item| self.look_at(item));
+        let looks = stream::iter(self.items.all()).map(|item| async move {
+            let seen = if self.inventory.has(&item.keys) { self.look_at(item.clone()).await } else { Ok(None) };
+            match seen {
+                Ok(Some(shown)) => Some(shown),
+                Ok(None) => self.last_known(&item),
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::warn!(error = cause, item.id = %item.id, "an item cannot be read, it is shown closed");
+                    self.last_known(&item)
+                }
+            }
+        });
         let looks: Vec<_> = looks.buffer_unordered(LOOKS_AT_A_TIME).collect().await;
-        let looks: Result<Vec<_>, StoreError> = looks.into_iter().collect();
-        match looks {
-            Ok(items) => Some(items.into_iter().flatten().collect()),
-            Err(error) => given_up(&error),
-        }
+        looks.into_iter().flatten().collect()
     }
 
     async fn look_at(self: &Arc<Self>, item: Arc<Item>) -> Result<Option<CatalogueItem>, StoreError> {
@@ -181,12 +190,10 @@ impl Shared {
         });
     }
 
-    /// Redis is away: every gate is as good as closed.
-    fn last_known(&self) -> Vec<CatalogueItem> {
-        let now_ms = self.inventory.redis_ms(Instant::now());
-        let items = self.items.all();
-        let known = items.iter().filter_map(|item| Some(shown(item, &item.figures()?, false, now_ms)));
-        known.collect()
+    /// Its server is away, or has never had it: its gate is as good as closed.
+    fn last_known(&self, item: &Item) -> Option<CatalogueItem> {
+        let now_ms = self.inventory.redis_ms(&item.keys, Instant::now());
+        Some(shown(item, &item.figures()?, false, now_ms))
     }
 
     fn snapshot(&self, mut items: Vec<CatalogueItem>, read_at: Instant) -> Snapshot {
@@ -204,14 +211,14 @@ impl Shared {
     fn measure(&self) {
         let items = self.items.all();
         let closed = items.iter().filter(|item| !item.is_open()).count();
-        let now_ms = self.inventory.redis_ms(Instant::now());
         let (mut unsettled, mut age_ms, mut withheld) = (0, 0, 0);
         let known: Vec<_> = items.iter().filter_map(|item| Some((&**item, item.figures()?))).collect();
         self.units.show(known.iter().map(|(item, figures)| (*item, figures)));
-        for (_, figures) in &known {
+        for (item, figures) in &known {
             unsettled += figures.unsettled;
             withheld += figures.withheld;
             if figures.oldest_unsettled_ms > 0 {
+                let now_ms = self.inventory.redis_ms(&item.keys, Instant::now());
                 age_ms = age_ms.max(now_ms - figures.oldest_unsettled_ms);
             }
         }
@@ -223,12 +230,6 @@ impl Shared {
         metrics::gauge!("stock_unsettled_age_seconds").set(age_ms as f64 / 1000.0);
         metrics::gauge!("stock_withheld_units").set(withheld as f64);
     }
-}
-
-fn given_up<T>(error: &StoreError) -> Option<T> {
-    let cause = error as &dyn std::error::Error;
-    tracing::warn!(error = cause, "the catalogue cannot be read, the last one known stands, closed");
-    None
 }
 
 fn shown(item: &Item, figures: &Figures, open: bool, now_ms: i64) -> CatalogueItem {

@@ -7,7 +7,6 @@ mod apply;
 mod books;
 mod catalogue;
 mod check;
-mod clock;
 mod connection;
 mod find;
 mod load;
@@ -33,12 +32,14 @@ pub use withdraw::Withdrawn;
 use std::sync::Arc;
 
 use redis::Value;
+use redis_route::Node;
+use tokio_util::sync::CancellationToken;
 
-use clock::RedisClock;
 use connection::Connection;
 use scripts::{Script, Scripts};
 
 use crate::crash_points::{CONNECT, Step};
+use crate::keys::ItemKeys;
 
 /// Typed access to the inventory. Cheap to clone.
 #[derive(Clone)]
@@ -49,7 +50,6 @@ pub struct Inventory {
 struct Shared {
     connection: Connection,
     scripts: Scripts,
-    clock: RedisClock,
 }
 
 /// Which connection a call takes: what buyers wait for does not queue behind bulk work.
@@ -59,6 +59,16 @@ enum Lane {
     Bulk,
 }
 
+impl Lane {
+    /// Its place among the connections to a server.
+    fn index(self) -> usize {
+        match self {
+            Self::Hot => 0,
+            Self::Bulk => 1,
+        }
+    }
+}
+
 impl Inventory {
     /// Prepares the connections; nothing is sent yet.
     ///
@@ -66,51 +76,83 @@ impl Inventory {
     /// The address is not one.
     pub fn new(settings: &RedisSettings) -> anyhow::Result<Self> {
         let connection = Connection::new(settings)?;
-        let shared = Shared { connection, scripts: Scripts::new(), clock: RedisClock::default() };
+        let shared = Shared { connection, scripts: Scripts::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Whether the last thing heard of Redis was an answer. While it is not, callers are refused up front instead of
-    /// waiting for a time-out each.
+    /// Whether the last thing heard of any of its servers was an answer.
     pub fn is_up(&self) -> bool {
-        self.shared.connection.is_up()
+        self.nodes().iter().any(|node| node.is_up())
     }
 
-    /// Asks Redis for a sign of life and its clock.
+    /// Whether the last thing heard of the server with this item was an answer. While it is not, callers are refused up
+    /// front instead of waiting for a time-out each.
+    pub fn has(&self, keys: &ItemKeys) -> bool {
+        self.shared.connection.node_of(&keys.item).is_some_and(|node| node.is_up())
+    }
+
+    /// The servers: one, or the primaries of a cluster.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.shared.connection.nodes()
+    }
+
+    /// Asks a cluster or the sentinels once who has what.
+    pub async fn refresh(&self) {
+        self.shared.connection.refresh().await;
+    }
+
+    /// Keeps who has what current, until `stop`.
+    pub async fn keep_current(self, stop: CancellationToken) {
+        self.shared.connection.keep_current(stop).await;
+    }
+
+    /// Asks one server for a sign of life and its clock.
     ///
     /// # Errors
     /// No answer in time.
-    pub async fn probe(&self) -> Result<(), StoreError> {
+    pub async fn probe(&self, node: &Node) -> Result<(), StoreError> {
         self.begins(CONNECT).await?;
         let sent = tokio::time::Instant::now();
-        let time = self.shared.connection.call(Lane::Hot, &redis::cmd("TIME")).await?;
+        let time = self.shared.connection.ask(Lane::Hot, node, &redis::cmd("TIME")).await?;
         self.ended(CONNECT).await?;
         let mut reply = reply::Reply::of(time, "TIME")?;
         let seconds = reply.text()?.parse::<i64>().unwrap_or(0);
         let micros = reply.text()?.parse::<i64>().unwrap_or(0);
-        self.shared.clock.heard(seconds * 1000 + micros / 1000, sent);
+        node.clock().heard(seconds * 1000 + micros / 1000, sent);
         Ok(())
     }
 
-    /// Checks what the promises rest on: every script compiles, and nothing is ever evicted.
+    /// Checks of one server what the promises rest on: every script compiles, and nothing is ever evicted.
     ///
     /// # Errors
-    /// What does not hold, or that Redis cannot be asked.
-    pub async fn check(&self) -> Result<Checked, StoreError> {
+    /// What does not hold, or that it cannot be asked.
+    pub async fn check(&self, node: &Node) -> Result<Checked, StoreError> {
         for script in self.shared.scripts.all() {
-            self.shared.connection.load(Lane::Bulk, script.text()).await?;
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(&script.text().source);
+            self.shared.connection.ask(Lane::Bulk, node, &load).await?;
         }
-        let memory = self.shared.connection.info("memory").await?;
-        let persistence = self.shared.connection.info("persistence").await?;
+        let memory = self.info(node, "memory").await?;
+        let persistence = self.info(node, "persistence").await?;
         Ok(Checked {
             evicts: !memory.contains("maxmemory_policy:noeviction"),
             persists: persistence.contains("aof_enabled:1"),
         })
     }
 
-    /// A moment of this process in ms of Redis' clock.
-    pub fn redis_ms(&self, moment: tokio::time::Instant) -> i64 {
-        self.shared.clock.redis_ms(moment)
+    async fn info(&self, node: &Node, section: &str) -> Result<String, StoreError> {
+        let info = self.shared.connection.ask(Lane::Bulk, node, redis::cmd("INFO").arg(section)).await?;
+        redis::from_redis_value(info).map_err(|_| StoreError::Garbled("INFO"))
+    }
+
+    /// A moment of this process in ms of the clock of the server with this item.
+    pub fn redis_ms(&self, keys: &ItemKeys, moment: tokio::time::Instant) -> i64 {
+        self.shared.connection.node_of(&keys.item).map_or(0, |node| node.clock().redis_ms(moment))
+    }
+
+    /// As [`Inventory::redis_ms`] where nothing rests on whose clock it is.
+    pub fn about_ms(&self, moment: tokio::time::Instant) -> i64 {
+        self.nodes().first().map_or(0, |node| node.clock().redis_ms(moment))
     }
 
     /// Passes the point before `step`; an error there is that of a Redis that was not reached.
@@ -132,7 +174,7 @@ impl Inventory {
         keys: &[&str],
         args: impl Fn(&mut redis::Cmd) + Send + 'a,
     ) -> Result<Value, StoreError> {
-        self.shared.connection.run(lane, script, keys, args).await
+        self.shared.connection.run(lane, script, keys, args).await.map(|(value, _)| value)
     }
 }
 

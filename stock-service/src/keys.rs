@@ -92,3 +92,20 @@ pub fn lock(item: ItemId, purpose: Purpose) -> String {
         Purpose::Reconcile => format!("lock:{{{item}}}:reconcile"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis_route::slot_of;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn all_keys_of_an_item_are_in_one_slot() {
+        let item = ItemId(Uuid::from_u128(0x0190_5cf3_7a2e_7000_8000_0000_0000_0001));
+        let keys = ItemKeys::of(item);
+        let locks = [Purpose::Load, Purpose::Relay, Purpose::Reconcile].map(|purpose| lock(item, purpose));
+        let all = keys.all().into_iter().chain(locks.iter().map(String::as_str));
+        assert!(all.clone().count() == 15 && all.map(slot_of).all(|slot| slot == slot_of(&keys.item)));
+    }
+}

@@ -142,11 +142,11 @@ impl Desk {
 
 async fn flush(shared: Arc<Shared>, item: Arc<Item>, batch: Vec<Pending<Request, ReserveOutcome>>) {
     // No unit may be held that cannot be ordered.
-    if !item.is_open() || !shared.inventory.is_up() || !shared.announcer.is_ready() {
+    if !item.is_open() || !shared.inventory.has(&item.keys) || !shared.announcer.is_ready() {
         answer_all(batch.into_iter().map(|pending| pending.split().1), &ReserveOutcome::Unavailable);
         return;
     }
-    let (wishes, callers) = shared.wishes(batch);
+    let (wishes, callers) = shared.wishes(&item, batch);
     let attempts_max = shared.settings.attempts_max;
     let (asked_at, reserved) = {
         let Ok(_permit) = shared.scripts.acquire().await else { return };
@@ -184,9 +184,9 @@ struct Decided {
 
 impl Shared {
     /// The wishes with their deadlines by Redis' clock, and who waits for them.
-    fn wishes(&self, batch: Vec<Pending<Request, ReserveOutcome>>) -> (Vec<Wish>, Vec<Caller>) {
+    fn wishes(&self, item: &Item, batch: Vec<Pending<Request, ReserveOutcome>>) -> (Vec<Wish>, Vec<Caller>) {
         let split = batch.into_iter().map(|pending| {
-            let deadline_ms = self.inventory.redis_ms(pending.deadline);
+            let deadline_ms = self.inventory.redis_ms(&item.keys, pending.deadline);
             let (Request { order_id, user_id, quantity, admitted_ms, origin: _ }, caller) = pending.split();
             (Wish { order_id, user_id, quantity, deadline_ms, admitted_ms }, caller)
         });

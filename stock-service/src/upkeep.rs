@@ -83,7 +83,7 @@ impl Upkeep {
     async fn sync(&self) -> Result<(), UpkeepError> {
         let before = Before::of(&self.items);
         let listed = self.orders.items().await?;
-        for (id, behind) in before.against(&listed, self.inventory.redis_ms(Instant::now())) {
+        for (id, behind) in before.against(&listed, self.inventory.about_ms(Instant::now())) {
             if let Some(item) = self.items.get(id) {
                 keep_closed(&self.inventory, &self.orders, &self.items, &item, behind).await?;
             }
@@ -144,7 +144,7 @@ impl Upkeep {
         let ended_ms =
             if figures.ended_ms > 0 { figures.ended_ms.min(figures.ends_ms) } else { figures.ends_ms };
         let keep_ms = i64::try_from(self.retire.keep_ms).unwrap_or(i64::MAX);
-        let now_ms = self.inventory.redis_ms(Instant::now());
+        let now_ms = self.inventory.redis_ms(&item.keys, Instant::now());
         if !item.is_open() || figures.unsettled > 0 || now_ms < ended_ms.saturating_add(keep_ms) {
             return Ok(());
         }

@@ -1,11 +1,15 @@
 //! Watching Redis: is it there, and is it what the promises need.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use common::health::HealthCheck;
 use common::settings::Profile;
 use common::shutdown::Tasks;
+use futures_util::future::join_all;
+use redis_route::{Address, Node};
 use tokio::time::sleep;
 
 use crate::inventory::{Checked, Inventory, StoreError};
@@ -13,29 +17,24 @@ use crate::inventory::{Checked, Inventory, StoreError};
 /// Time between two signs of life.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time before a Redis that answers but cannot be checked is checked again.
-const CHECK_RETRY: Duration = Duration::from_millis(500);
-
-/// Watches Redis, as one of `tasks`.
+/// Watches Redis and, where there are several servers, who has what, as two of `tasks`.
 pub fn start(inventory: Inventory, profile: Profile, health: HealthCheck, tasks: &Tasks) {
+    let (route, stop) = (inventory.clone(), tasks.stop_token());
+    tasks.spawn("redis-route", async move {
+        route.keep_current(stop).await;
+        Ok(())
+    });
     let stop = tasks.stop_token();
     tasks.spawn("redis-watch", async move {
         let watching = async {
-            let mut checked = false;
+            let mut checked = HashSet::new();
             loop {
-                if let Err(error) = inventory.probe().await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "no sign of life from Redis");
-                    checked = false;
-                    health.not_ready("Redis does not answer");
-                } else if !checked {
-                    // It may be another one than before.
-                    checked = check(&inventory, profile).await?;
-                    if checked {
-                        health.ready();
-                    } else {
-                        health.not_ready("Redis answers, but cannot be checked");
-                        sleep(CHECK_RETRY).await;
-                    }
+                look(&inventory, profile, &mut checked).await?;
+                // With one of several servers the items of the others can be sold.
+                if checked.is_empty() {
+                    health.not_ready("Redis does not answer, or cannot be checked");
+                } else {
+                    health.ready();
                 }
                 sleep(PROBE_INTERVAL).await;
             }
@@ -44,12 +43,45 @@ pub fn start(inventory: Inventory, profile: Profile, health: HealthCheck, tasks:
     });
 }
 
-/// Checks scripts and settings of Redis; `false`: it cannot be asked now.
+/// One round over all servers; `checked`: those that answer and are fit.
+async fn look(inventory: &Inventory, profile: Profile, checked: &mut HashSet<Address>) -> anyhow::Result<()> {
+    let nodes = inventory.nodes();
+    let probes = nodes.iter().map(|node| async move { (node, inventory.probe(node).await) });
+    let mut answering = HashSet::new();
+    for (node, probe) in join_all(probes).await {
+        match probe {
+            Ok(()) => {
+                answering.insert(node.address().clone());
+                // It may be another one than before.
+                if !checked.contains(node.address()) && check_node(inventory, node, profile).await? {
+                    checked.insert(node.address().clone());
+                }
+            }
+            Err(error) => {
+                let cause = &error as &dyn std::error::Error;
+                tracing::debug!(error = cause, server = %node.address(), "no sign of life from Redis");
+            }
+        }
+    }
+    checked.retain(|address| answering.contains(address));
+    Ok(())
+}
+
+/// Finds out who has what, and checks scripts and settings of all servers that can be asked now.
 ///
 /// # Errors
 /// A script does not compile, or keys would be evicted in production.
-pub async fn check(inventory: &Inventory, profile: Profile) -> anyhow::Result<bool> {
-    let Checked { evicts, persists } = match inventory.check().await {
+pub async fn check(inventory: &Inventory, profile: Profile) -> anyhow::Result<()> {
+    inventory.refresh().await;
+    for node in inventory.nodes() {
+        check_node(inventory, &node, profile).await?;
+    }
+    Ok(())
+}
+
+/// `false`: it cannot be asked now.
+async fn check_node(inventory: &Inventory, node: &Arc<Node>, profile: Profile) -> anyhow::Result<bool> {
+    let Checked { evicts, persists } = match inventory.check(node).await {
         Ok(checked) => checked,
         Err(StoreError::NotDone(error)) if error.code() == Some("ERR") => {
             return Err(error).context("Redis refuses a script");

@@ -6,6 +6,7 @@
 //! | [`Vhost`] | a virtual host of the test run's RabbitMQ | name, own user |
 //! | [`Database`] | a database of the test run's Postgres | name |
 //! | [`RabbitNode`], [`PostgresServer`] | a broker or a Postgres of its own, to kill, stop and wipe | ports and data folders |
+//! | [`RedisCluster`], [`RabbitCluster`] | three primaries with a replica each; three nodes with one broker's data | as above |
 //! | [`Services`] | the four service binaries as processes | a Redis, a virtual host and databases of their own |
 //!
 //! `./dev test` starts RabbitMQ and Postgres once per run and says where they are by `STAMPEDE_TEST_*` variables;
@@ -19,7 +20,9 @@ mod port;
 mod postgres;
 mod process;
 mod rabbitmq;
+mod rabbitmq_cluster;
 mod redis;
+mod redis_cluster;
 mod services;
 mod vhost;
 mod wait;
@@ -28,7 +31,9 @@ pub use database::Database;
 pub use environment::schemathesis;
 pub use postgres::PostgresServer;
 pub use rabbitmq::RabbitNode;
+pub use rabbitmq_cluster::RabbitCluster;
 pub use redis::{Redis, RedisCopy};
+pub use redis_cluster::RedisCluster;
 pub use services::{Services, Stores};
 pub use vhost::Vhost;
 pub use wait::eventually;

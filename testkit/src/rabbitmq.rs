@@ -29,6 +29,9 @@ const GREETING: &[u8] = b"AMQP\x00\x00\x09\x01";
 #[derive(Debug)]
 pub struct RabbitNode {
     folder: PathBuf,
+    name: String,
+    /// The names of the nodes that it joins when it has no data, itself among them.
+    cluster: Vec<String>,
     password: String,
     amqp_port: u16,
     api_port: u16,
@@ -46,21 +49,29 @@ impl RabbitNode {
     /// # Panics
     /// If it cannot be started, or outside `./dev test`.
     pub async fn start() -> Self {
+        let mut node = Self::new("stampede@localhost", &[], None);
+        node.resume().await;
+        node
+    }
+
+    /// A node that is to be started. `first`: the node of the same cluster that has the port mapper.
+    pub(crate) fn new(name: &str, cluster: &[String], first: Option<&Self>) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let ports = [(); 4].map(|()| port::reserve());
-        let mut node = Self {
+        let node = Self {
             folder: environment::directory().join(format!("rabbitmq-{id}")),
-            password: id,
+            name: name.to_owned(),
+            cluster: cluster.to_vec(),
+            password: first.map_or(id, |first| first.password.clone()),
             amqp_port: ports[0].port,
             api_port: ports[1].port,
-            epmd_port: ports[2].port,
+            epmd_port: first.map_or(ports[2].port, |first| first.epmd_port),
             distribution_port: ports[3].port,
             node: None,
             epmd: None,
         };
         drop(ports);
         node.configure().expect("a node can be configured");
-        node.resume().await;
         node
     }
 
@@ -175,6 +186,14 @@ impl RabbitNode {
              collect_statistics_interval = {STATISTICS_INTERVAL_MS}\n\
              vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n"
         );
+        let mut config = config;
+        if !self.cluster.is_empty() {
+            config.push_str("cluster_formation.peer_discovery_backend = classic_config\n");
+            config.push_str("cluster_partition_handling = pause_minority\n");
+            for (n, node) in self.cluster.iter().enumerate() {
+                config.push_str(&format!("cluster_formation.classic_config.nodes.{} = {node}\n", n + 1));
+            }
+        }
         let advanced = format!("[{{rabbit, [{{quorum_tick_interval, {STATISTICS_INTERVAL_MS}}}]}}].");
         let files = [
             ("rabbitmq.conf", config.as_str()),
@@ -194,7 +213,8 @@ impl RabbitNode {
     }
 
     fn launch(&mut self) -> anyhow::Result<()> {
-        if self.epmd.is_none() {
+        let first = self.cluster.first().is_none_or(|first| *first == self.name);
+        if first && self.epmd.is_none() {
             let port = self.epmd_port.to_string();
             let configure = |command: &mut Command| {
                 command.args(["-port", &port, "-address", "127.0.0.1"]);
@@ -212,7 +232,7 @@ impl RabbitNode {
         let inside = |name: &str| self.folder.join(name);
         command.env_remove("NOTIFY_SOCKET").env("HOME", &self.folder).current_dir(&self.folder);
         command.env("ERL_EPMD_PORT", self.epmd_port.to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
-        command.env("RABBITMQ_NODENAME", "stampede@localhost");
+        command.env("RABBITMQ_NODENAME", &self.name);
         command.env("RABBITMQ_DIST_PORT", self.distribution_port.to_string());
         command.env("RABBITMQ_BASE", &self.folder).env("RABBITMQ_MNESIA_BASE", inside("mnesia"));
         command.env("RABBITMQ_LOG_BASE", inside("log")).env("RABBITMQ_PID_FILE", inside("rabbitmq.pid"));

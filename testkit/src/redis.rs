@@ -19,6 +19,8 @@ const USERS: &str = include_str!("../../deploy/stores/redis.acl");
 /// The password of services' users: the server is the test's own, and everybody may do everything by another user.
 const USERS_PASSWORD: &str = "of-this-test";
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// After so long without a sign a server of a cluster may be replaced; 15 s by default.
+const CLUSTER_NODE_TIMEOUT_MS: u32 = 1_500;
 
 /// A Redis server of its own, with an append-only file, on a loopback port.
 ///
@@ -29,6 +31,8 @@ pub struct Redis {
     port: u16,
     /// The server's primary, while it is a replica.
     primary: Option<u16>,
+    /// The port by which it talks to others of its cluster, if it is in one.
+    bus_port: Option<u16>,
     /// `None` while stopped.
     process: Option<Process>,
 }
@@ -68,11 +72,20 @@ impl Redis {
         replica
     }
 
+    /// Starts a server that can be in a cluster.
+    pub(crate) async fn start_clustered() -> Self {
+        Self::start_with(None, true).await
+    }
+
     async fn start_as(primary: Option<u16>) -> Self {
+        Self::start_with(primary, false).await
+    }
+
+    async fn start_with(primary: Option<u16>, clustered: bool) -> Self {
         let mut last_error = None;
         for _ in 0..START_ATTEMPTS {
-            let directory = folder();
-            let mut redis = Self { directory, port: port::free(), primary, process: None };
+            let (directory, bus_port) = (folder(), clustered.then(port::free));
+            let mut redis = Self { directory, port: port::free(), primary, bus_port, process: None };
             match redis.launch().await {
                 Ok(()) => return redis,
                 Err(error) => last_error = Some(error),
@@ -235,6 +248,7 @@ impl Redis {
         let users = self.directory.join("users.acl");
         std::fs::write(&users, users_with_passwords())?;
         let (port, directory, primary) = (self.port, &self.directory, self.primary);
+        let bus_port = self.bus_port;
         let process = Process::start(
             Path::new("redis-server"),
             |command| {
@@ -249,6 +263,12 @@ impl Redis {
                 ]);
                 command.arg("--aclfile").arg(&users);
                 command.arg("--dir").arg(directory).current_dir(directory);
+                if let Some(bus_port) = bus_port {
+                    command.args(["--cluster-enabled", "yes", "--cluster-port", &bus_port.to_string()]);
+                    command.args(["--cluster-node-timeout", &CLUSTER_NODE_TIMEOUT_MS.to_string()]);
+                    command.args(["--cluster-announce-ip", "127.0.0.1", "--repl-diskless-sync-delay", "0"]);
+                    command.args(["--cluster-require-full-coverage", "no"]);
+                }
                 if let Some(primary) = primary {
                     // Without a pause for stragglers, which a test would wait for.
                     command.args(["--replicaof", "127.0.0.1", &primary.to_string()]);

@@ -10,6 +10,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event, ExchangeKind};
+use rand::seq::SliceRandom as _;
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 
@@ -40,6 +41,18 @@ pub(super) fn uri(settings: &AmqpSettings) -> Result<AMQPUri, SettingsError> {
     Ok(uri)
 }
 
+/// The broker's nodes, with the same user and virtual host.
+fn nodes(settings: &AmqpSettings) -> Result<Vec<AMQPUri>, SettingsError> {
+    let first = uri(settings)?;
+    let further = settings.addresses.0.iter().map(|(host, port)| {
+        let mut node = first.clone();
+        node.authority.host.clone_from(host);
+        node.authority.port = *port;
+        node
+    });
+    Ok(std::iter::once(first.clone()).chain(further).collect())
+}
+
 /// A connection and what is heard about it.
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
@@ -61,11 +74,24 @@ pub(super) enum Change {
 
 impl Link {
     pub(super) async fn open(settings: &AmqpSettings, name: &str) -> anyhow::Result<Self> {
-        let uri = uri(settings)?;
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let (connection, lifeline) = socket::connect(uri, properties, settings.connect_timeout()).await?;
+        let mut nodes = nodes(settings)?;
+        // So that connections spread over the nodes, and a lost one is not asked first by everybody.
+        nodes.shuffle(&mut rand::rng());
+        let mut failed = anyhow::anyhow!("no node to connect to");
+        for uri in nodes {
+            let (host, port) = (uri.authority.host.clone(), uri.authority.port);
+            let properties = ConnectionProperties::default().with_connection_name(name.into());
+            match socket::connect(uri, properties, settings.connect_timeout()).await {
+                Ok((connection, lifeline)) => return Ok(Self::of(connection, lifeline)),
+                Err(error) => failed = error.context(format!("connecting to {host}:{port}")),
+            }
+        }
+        Err(failed)
+    }
+
+    fn of(connection: Connection, lifeline: Lifeline) -> Self {
         let events = connection.events_listener().boxed();
-        Ok(Self { connection: Arc::new(connection), events, _lifeline: lifeline })
+        Self { connection: Arc::new(connection), events, _lifeline: lifeline }
     }
 
     /// Waits for the next change; cancel-safe.

@@ -5,7 +5,10 @@ mod feed;
 mod parking;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use self::batches::Batches;
 use self::feed::Feed;
@@ -44,6 +47,9 @@ pub struct Subscription {
     pub min_interval: Duration,
     /// Parks what can never work.
     pub publisher: Publisher,
+    /// Told to: subscribes anew, after the batch in hand. Of a queue with a single active consumer, that is to go to the end of
+    /// the line.
+    pub line_up: Arc<Notify>,
     /// Ready while consuming; not while disconnected or waiting to retry. One of its own per subscription.
     pub health: HealthCheck,
 }

@@ -198,6 +198,7 @@ async fn a_stop_waits_for_confirms() {
 async fn a_broker_that_accepts_and_says_nothing_is_left_and_tried_again() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = AmqpSettings {
+        addresses: common::amqp::NodeList::default(),
         url: SecretString::from(format!("amqp://u:p@{}/v", listener.local_addr().unwrap())),
         heartbeat_s: 10,
         connect_timeout_ms: 300,

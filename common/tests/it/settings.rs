@@ -116,6 +116,7 @@ fn a_bad_url_is_not_repeated() {
 #[test]
 fn a_broker_that_can_never_be_reached_is_refused_without_telling_the_password() {
     let good = AmqpSettings {
+        addresses: common::amqp::NodeList::default(),
         url: SecretString::from("amqp://user:hunter2@127.0.0.1:5672/%2f"),
         heartbeat_s: 10,
         connect_timeout_ms: 5_000,

@@ -46,6 +46,7 @@ impl Broker {
     pub async fn start() -> Self {
         let vhost = Vhost::create().await;
         let settings = AmqpSettings {
+            addresses: common::amqp::NodeList::default(),
             url: SecretString::from(vhost.url()),
             heartbeat_s: 10,
             connect_timeout_ms: 20_000,
@@ -72,6 +73,7 @@ impl Broker {
             prefetch: 100,
             batch_max: 100,
             min_interval: Duration::ZERO,
+            line_up: std::sync::Arc::default(),
             publisher: self.publisher.clone(),
             health: self.health.check("consumer"),
         }

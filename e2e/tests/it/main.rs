@@ -14,6 +14,7 @@ mod observe;
 mod one_trace;
 mod privileges;
 mod races;
+mod redis_cluster;
 mod storm;
 mod support;
 mod told;

@@ -37,8 +37,8 @@ impl Spent {
         let key = format!("line:{{{item}}}:spent:{}", puzzle.nonce);
         let left_ms = (puzzle.expires_ms - now_ms).max(1);
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(purpose).arg("NX").arg("GET").arg("PX").arg(left_ms);
-        match store.command(&set).await {
+        set.arg(&key).arg(purpose).arg("NX").arg("GET").arg("PX").arg(left_ms);
+        match store.command(&key, &set).await {
             Ok(Value::BulkString(before)) => before == purpose.as_bytes(),
             Ok(_) => true,
             // What was spent at another replica meanwhile can be spent once more here: less exact, not closed.

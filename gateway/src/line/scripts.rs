@@ -200,7 +200,8 @@ impl Scripts {
         while tickets.len() < most {
             let first = from + tickets.len();
             let last = first + PAGE.min(most - tickets.len()) - 1;
-            let page = store.command(redis::cmd("ZRANGE").arg(&keys.draw).arg(first).arg(last)).await?;
+            let page =
+                store.command(&keys.draw, redis::cmd("ZRANGE").arg(&keys.draw).arg(first).arg(last)).await?;
             let mut reply = Reply::of(page)?;
             let before = tickets.len();
             while !reply.is_empty() {

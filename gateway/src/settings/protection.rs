@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use common::settings::SettingsError;
 use ipnet::IpNet;
+use redis_route::{AddressList, Mode};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -12,8 +13,16 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
+    /// `single`, `cluster` or `sentinel`.
+    pub mode: Mode,
     /// Its address, which may hold a password; empty: none.
     pub url: SecretString,
+    /// Further servers of the cluster, or the sentinels.
+    pub addresses: AddressList,
+    /// What sentinels know the primary by.
+    pub master_name: String,
+    /// The password of the sentinels; empty: none.
+    pub sentinel_password: SecretString,
     /// Most time to connect.
     pub connect_timeout_ms: u64,
     /// Most time for an answer.

@@ -184,13 +184,17 @@ fn timeless(decision: Decision) -> Decision {
 impl Pair {
     async fn new(redis: &testkit::Redis) -> Self {
         let settings = RedisSettings {
+            mode: redis_route::Mode::Single,
+            addresses: redis_route::AddressList::default(),
+            master_name: String::new(),
+            sentinel_password: SecretString::default(),
             url: SecretString::from(redis.url()),
             connect_timeout_ms: 5_000,
             response_timeout_ms: 20_000,
             bulk_timeout_ms: 20_000,
         };
         let inventory = Inventory::new(&settings).unwrap();
-        inventory.check().await.unwrap();
+        inventory.check(&inventory.nodes()[0]).await.unwrap();
         let client = redis::Client::open(redis.url()).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
         let item = ItemId(Uuid::new_v4());

@@ -1,6 +1,8 @@
 //! The subscriptions: one per partition. The broker feeds one consumer of a partition at a time, so that every
-//! replica subscribes to all of them and each item's events are still handled in order.
+//! replica subscribes to all of them and each item's events are still handled in order. See [`super::share`] for which
+//! one is fed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::amqp::{
@@ -12,7 +14,9 @@ use common::messages::stock::{FENCE_V1, RESERVED_V1};
 use common::shutdown::Tasks;
 use common::topology::{PARTITIONS, Queue};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
+use super::share::Share;
 use super::{StockEvent, place_orders};
 use crate::db::{Db, DbError};
 use crate::settings::PlaceOrdersSettings;
@@ -38,12 +42,17 @@ pub fn start(
     (db, health): (&Db, &Health),
     tasks: &Tasks,
 ) {
+    let share = Share::new();
+    tasks.spawn("share", share.clone().keep(db.clone(), tasks.stop_token()));
     for (partition, check) in (0..PARTITIONS).zip(CHECKS) {
+        let line_up = Arc::<Notify>::default();
+        let place = Arc::new(share.place(partition, line_up.clone()));
         let subscription = Subscription {
             source: Source::Work(Queue::reservations(partition)),
             prefetch: settings.prefetch,
             batch_max: settings.batch_max,
             min_interval: Duration::from_millis(settings.min_interval_ms),
+            line_up,
             publisher: publisher.clone(),
             health: health.dependency(check),
         };
@@ -52,8 +61,13 @@ pub fn start(
         let accepts = accepts.acknowledging(crash_points::ORDER_ACK_BEFORE, crash_points::ORDER_ACK_AFTER);
         let db = db.clone();
         consume(amqp, subscription, accepts, tasks, move |batch| {
-            let db = db.clone();
-            async move { handle(&db, batch).await.map_err(|error| RetryLater(error.into())) }
+            let (db, place) = (db.clone(), place.clone());
+            async move {
+                let verdicts = handle(&db, batch).await.map_err(|error| RetryLater(error.into()))?;
+                metrics::counter!("order_batches_total", "partition" => partition.to_string()).increment(1);
+                place.fed();
+                Ok(verdicts)
+            }
         });
     }
 }

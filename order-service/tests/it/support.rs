@@ -215,6 +215,7 @@ impl World {
             prefetch: 100,
             batch_max: 1_000,
             min_interval: Duration::ZERO,
+            line_up: std::sync::Arc::default(),
             publisher: self.publisher.clone(),
             health: Health::default().check("listening"),
         };

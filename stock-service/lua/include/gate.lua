@@ -3,10 +3,16 @@
 -- What the first element of every reply says about the item's gate.
 local OPEN, UNKNOWN, CLOSED, BROKEN = 0, -1, -10, -11
 
--- The id of this very server process. A restart, a failover and a restored copy all have another one,
--- so books that were loaded into one process are never sold from by another.
+-- The id of this very server process. A restart, a failover, a restored copy and a server that the slot was moved to all
+-- have another one, so books that were loaded into one process are never sold from by another.
 local function server_run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- The id of this server's time as a primary: each promotion has a new one. A primary that was demoted and promoted again is
+-- the same process, with books that it got as a replica: they lack what was granted last before it was demoted.
+local function server_replid()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 end
 
 local function now_ms()
@@ -23,13 +29,17 @@ local function try(...)
   return reply
 end
 
--- The gate of an item, of its fields `run_id` and `epoch` and of any field that a loaded item always has.
+-- The gate of the item KEYS[1], of its fields `run_id` and `epoch` and of any field that a loaded item always has. An item
+-- that an older version of load_commit.lua has loaded has no `replid`.
 local function gate_of(run_id, epoch, sale, epoch_min)
   if not run_id and not epoch and not sale then
     return UNKNOWN
   end
   if run_id and epoch and run_id == server_run_id() and tonumber(epoch) >= epoch_min then
-    return OPEN
+    local replid = try('HGET', KEYS[1], 'replid')
+    if not replid or replid == server_replid() then
+      return OPEN
+    end
   end
   return CLOSED
 end

@@ -91,11 +91,11 @@ impl Inventory {
         ];
         let sent = Instant::now();
         // What waits for this waits for the catalogue: a Redis that hangs must be noticed soon.
-        let value = self.run(Lane::Hot, script, &item_keys, |_| ()).await?;
+        let (value, node) = self.shared.connection.run(Lane::Hot, script, &item_keys, |_| ()).await?;
         let mut reply = Reply::of(value, script.name)?;
         let shut = reply.gate()?;
         let now_ms = reply.int()?;
-        self.shared.clock.heard(now_ms, sent);
+        node.clock().heard(now_ms, sent);
         let alarms = reply.int()?;
         let figures = if reply.is_empty() { None } else { Some(figures(reply.array()?)?) };
         Ok(Look { shut, now_ms, alarms, figures })
@@ -144,17 +144,18 @@ impl Inventory {
     /// # Errors
     /// See [`StoreError`].
     pub async fn listed_items(&self) -> Result<Vec<ItemId>, StoreError> {
-        let value = match self.shared.connection.call(Lane::Hot, redis::cmd("SMEMBERS").arg(ITEMS)).await {
-            Err(StoreError::NotDone(error)) if error.code() == Some("WRONGTYPE") => {
-                tracing::error!(
-                    key = ITEMS,
-                    "somebody wrote at the key of the list of items, it is made anew"
-                );
-                self.shared.connection.call(Lane::Hot, redis::cmd("UNLINK").arg(ITEMS)).await?;
-                return Ok(Vec::new());
-            }
-            answer => answer?,
-        };
+        let value =
+            match self.shared.connection.call(Lane::Hot, ITEMS, redis::cmd("SMEMBERS").arg(ITEMS)).await {
+                Err(StoreError::NotDone(error)) if error.code() == Some("WRONGTYPE") => {
+                    tracing::error!(
+                        key = ITEMS,
+                        "somebody wrote at the key of the list of items, it is made anew"
+                    );
+                    self.shared.connection.call(Lane::Hot, ITEMS, redis::cmd("UNLINK").arg(ITEMS)).await?;
+                    return Ok(Vec::new());
+                }
+                answer => answer?,
+            };
         let (Value::Array(members) | Value::Set(members)) = value else {
             return Err(StoreError::Garbled("SMEMBERS"));
         };

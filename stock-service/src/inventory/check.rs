@@ -127,7 +127,7 @@ impl Inventory {
     /// See [`StoreError`].
     pub async fn was_kept_closed(&self, keys: &ItemKeys) -> Result<bool, StoreError> {
         let mark = redis::cmd("HGET").arg(&keys.item).arg("behind").to_owned();
-        match self.shared.connection.call(Lane::Bulk, &mark).await {
+        match self.shared.connection.call(Lane::Bulk, &keys.item, &mark).await {
             // A key of another type holds no mark, and the load removes it.
             Err(StoreError::NotDone(error)) if error.code() == Some("WRONGTYPE") => Ok(false),
             mark => mark.map(|mark| mark != Value::Nil),

@@ -1,34 +1,34 @@
 //! Connections to Redis, and what a failed call says about its effect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use common::failpoint::Injected;
 use common::telemetry::trace::{self, Describe, SpanKind};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, ServerErrorKind, Value,
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis_route::{AddressList, Answer, Config, Mode, Node, Router};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Lane;
-use super::scripts::{Script, Text};
-
-/// The defaults of the connection manager let every command wait 9 s while Redis is away.
-const RECONNECT_ATTEMPTS: usize = 1;
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(20);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(100);
+use super::scripts::Script;
 
 /// How to reach Redis, and how long to wait for it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
+    /// `single`, `cluster` or `sentinel`.
+    pub mode: Mode,
     /// `redis://user:password@host:port/`.
     pub url: SecretString,
+    /// Further servers of the cluster, or the sentinels.
+    pub addresses: AddressList,
+    /// What sentinels know the primary by.
+    pub master_name: String,
+    /// The password of the sentinels; empty: none.
+    pub sentinel_password: SecretString,
     /// Most time to connect, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Most time for an answer that a buyer waits for, in milliseconds.
@@ -85,15 +85,10 @@ impl StoreError {
         Self::Unknown(io_error(injected))
     }
 
-    /// Whether this says that Redis cannot be reached, as opposed to one call that it refused.
-    fn is_outage(&self) -> bool {
-        match self {
-            Self::NotDone(error) => {
-                error.is_io_error() || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
-            }
-            Self::Unknown(error) => error.is_io_error(),
-            Self::Garbled(_) => false,
-        }
+    /// No server is known to have the key, or is asked for a sign of life.
+    pub(super) fn nobody() -> Self {
+        let kind = ErrorKind::Server(ServerErrorKind::ClusterDown);
+        Self::NotDone((kind, "no Redis server is known to have this key").into())
     }
 }
 
@@ -101,68 +96,71 @@ fn io_error(injected: Injected) -> RedisError {
     RedisError::from((ErrorKind::Io, injected.0))
 }
 
-/// Both connections.
+/// The servers, and two connections to each.
 pub(super) struct Connection {
-    hot: ConnectionManager,
-    bulk: ConnectionManager,
-    up: Arc<AtomicBool>,
+    router: Router,
 }
 
 impl Connection {
     pub(super) fn new(settings: &RedisSettings) -> anyhow::Result<Self> {
-        let info = settings.url.expose_secret().into_connection_info();
-        // The parser's error may repeat the address, which may hold a password.
-        let info = info.map_err(|_| anyhow::anyhow!("redis.url is not a Redis address"))?;
-        // RESP3 tells of a lost connection at once, so that the next command is not the one to find out.
-        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(resp3)).context("redis.url")?;
-        let manager = |timeout_ms: u64| {
-            let config = ConnectionManagerConfig::new()
-                .set_number_of_retries(RECONNECT_ATTEMPTS)
-                .set_min_delay(RECONNECT_DELAY_MIN)
-                .set_max_delay(RECONNECT_DELAY_MAX)
-                .set_connection_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
-                .set_response_timeout(Some(Duration::from_millis(timeout_ms)));
-            ConnectionManager::new_lazy_with_config(client.clone(), config).context("redis.url")
+        let config = Config {
+            mode: settings.mode,
+            url: settings.url.clone(),
+            addresses: settings.addresses.clone(),
+            master_name: settings.master_name.clone(),
+            sentinel_password: settings.sentinel_password.clone(),
+            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            // As `Lane::index` counts.
+            response_timeouts: [settings.response_timeout_ms, settings.bulk_timeout_ms]
+                .map(Duration::from_millis)
+                .to_vec(),
         };
-        Ok(Self {
-            hot: manager(settings.response_timeout_ms)?,
-            bulk: manager(settings.bulk_timeout_ms)?,
-            up: Arc::new(AtomicBool::new(false)),
-        })
+        Ok(Self { router: Router::new(config)? })
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+    /// The servers that have keys.
+    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+        self.router.nodes()
     }
 
-    pub(super) async fn call(&self, lane: Lane, command: &Cmd) -> Result<Value, StoreError> {
-        let mut manager = match lane {
-            Lane::Hot => self.hot.clone(),
-            Lane::Bulk => self.bulk.clone(),
-        };
-        let result = manager.send_packed_command(command).await;
-        // In RESP3 an error inside an array is no error of the call; scripts never return such.
-        let result = result.and_then(Value::extract_error).map_err(StoreError::from);
-        result.inspect(|_| self.up.store(true, Ordering::Relaxed)).map_err(|error| self.noted(error))
+    /// Who has `key`.
+    pub(super) fn node_of(&self, key: &str) -> Option<Arc<Node>> {
+        self.router.node_of(key)
     }
 
-    /// Takes an error into account for [`Connection::is_up`].
-    pub(super) fn noted(&self, error: StoreError) -> StoreError {
-        if error.is_outage() {
-            self.up.store(false, Ordering::Relaxed);
-        }
-        error
+    pub(super) async fn refresh(&self) {
+        self.router.refresh().await;
     }
 
-    /// Runs a script; when Redis has forgotten it, loads it and tries once more: it cannot have run.
+    pub(super) async fn keep_current(&self, stop: CancellationToken) {
+        self.router.clone().keep_current(stop).await;
+    }
+
+    /// Sends a command to whoever has `key`.
+    pub(super) async fn call(&self, lane: Lane, key: &str, command: &Cmd) -> Result<Value, StoreError> {
+        let answer = self.router.call(lane.index(), key, command).await.ok_or_else(StoreError::nobody)?;
+        answer.result.map_err(StoreError::from)
+    }
+
+    /// Sends a command to one server.
+    pub(super) async fn ask(&self, lane: Lane, node: &Node, command: &Cmd) -> Result<Value, StoreError> {
+        node.call(lane.index(), command).await.map_err(StoreError::from)
+    }
+
+    /// As when no server was reached, for failures that a campaign wants.
+    pub(super) fn noted(&self, injected: StoreError) -> StoreError {
+        self.nodes().iter().for_each(|node| node.set_down());
+        injected
+    }
+
+    /// Runs a script where its keys are, and says who ran it. Never a second time, see [`redis_route`].
     pub(super) async fn run(
         &self,
         lane: Lane,
         script: &Script,
         keys: &[&str],
         args: impl Fn(&mut Cmd) + Send,
-    ) -> Result<Value, StoreError> {
+    ) -> Result<(Value, Arc<Node>), StoreError> {
         let began = Instant::now();
         let text = script.text();
         let mut call = text.call(keys);
@@ -173,13 +171,12 @@ impl Connection {
                 .with("db.operation.name", "EVALSHA")
                 .with("db.stored_procedure.name", script.name)
         });
-        let mut result = trace::within(work.clone(), self.call(lane, &call)).await;
-        if let Err(StoreError::NotDone(error)) = &result
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            self.load(lane, text).await.map_err(not_done)?;
-            result = self.call(lane, &call).await;
-        }
+        let key = keys.first().copied().unwrap_or_default();
+        let sent = self.router.run(lane.index(), key, (&call, &text.source));
+        let result = match trace::within(work.clone(), sent).await {
+            Some(Answer { node, result }) => result.map(|value| (value, node)).map_err(StoreError::from),
+            None => Err(StoreError::nobody()),
+        };
         let outcome = if result.is_ok() { "ok" } else { "error" };
         if result.is_err() {
             trace::fail(&work, "script failed");
@@ -187,22 +184,5 @@ impl Connection {
         metrics::histogram!("redis_script_seconds", "script" => script.name, "outcome" => outcome)
             .record(began.elapsed());
         result
-    }
-
-    pub(super) async fn load(&self, lane: Lane, text: &Text) -> Result<(), StoreError> {
-        self.call(lane, redis::cmd("SCRIPT").arg("LOAD").arg(&text.source)).await.map(|_sha| ())
-    }
-
-    pub(super) async fn info(&self, section: &str) -> Result<String, StoreError> {
-        let info = self.call(Lane::Bulk, redis::cmd("INFO").arg(section)).await?;
-        redis::from_redis_value(info).map_err(|_| StoreError::Garbled("INFO"))
-    }
-}
-
-/// A failed load of a script's text has not run the script.
-fn not_done(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unknown(error) => StoreError::NotDone(error),
-        StoreError::NotDone(_) | StoreError::Garbled(_) => error,
     }
 }

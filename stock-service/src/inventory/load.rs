@@ -247,7 +247,7 @@ impl Inventory {
         for item in items {
             command.arg(item.to_string());
         }
-        self.shared.connection.call(Lane::Bulk, &command).await.map(|_added| ())
+        self.shared.connection.call(Lane::Bulk, ITEMS, &command).await.map(|_added| ())
     }
 
     /// Takes an item out of [`ITEMS`].
@@ -257,7 +257,7 @@ impl Inventory {
     pub async fn unlist_item(&self, item: common::ids::ItemId) -> Result<(), StoreError> {
         let mut command = redis::cmd("SREM");
         command.arg(ITEMS).arg(item.to_string());
-        self.shared.connection.call(Lane::Bulk, &command).await.map(|_removed| ())
+        self.shared.connection.call(Lane::Bulk, ITEMS, &command).await.map(|_removed| ())
     }
 }
 

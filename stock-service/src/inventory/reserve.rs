@@ -49,7 +49,8 @@ impl Inventory {
             [&*keys.item, &*keys.holds, &*keys.buyers, &*keys.unsettled, &*keys.attempts, &*keys.places];
         self.begins(SCRIPT).await?;
         let sent = Instant::now();
-        let value = self
+        let connection = &self.shared.connection;
+        let (value, node) = connection
             .run(Lane::Hot, script, &item_keys, |call| {
                 call.arg(epoch_min).arg(attempts_max);
                 let mut text = Uuid::encode_buffer();
@@ -64,7 +65,7 @@ impl Inventory {
         self.ended(SCRIPT).await?;
         let reserved = decode(Reply::of(value, script.name)?, wishes.len())?;
         if let Reserved::Decided { now_ms, .. } = &reserved {
-            self.shared.clock.heard(*now_ms, sent);
+            node.clock().heard(*now_ms, sent);
         }
         Ok(reserved)
     }

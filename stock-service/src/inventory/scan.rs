@@ -37,7 +37,7 @@ impl Inventory {
     ) -> Result<(u64, Reply), StoreError> {
         let mut command = redis::cmd(scan.command());
         command.arg(key).arg(cursor).arg("COUNT").arg(most);
-        let value: Value = self.shared.connection.call(Lane::Bulk, &command).await?;
+        let value: Value = self.shared.connection.call(Lane::Bulk, key, &command).await?;
         let mut reply = Reply::of(value, scan.command())?;
         let cursor = reply.parsed(|text| text.parse())?;
         Ok((cursor, reply.array()?))

@@ -165,7 +165,9 @@ impl Loader {
             return Ok(Loaded::KeptClosed);
         }
         let definition = match self.orders.definition(item.id).await? {
-            Some(definition) if self.is_over(&definition) => return self.unlisted(item, Loaded::Over).await,
+            Some(definition) if self.is_over(item, &definition) => {
+                return self.unlisted(item, Loaded::Over).await;
+            }
             Some(definition) => definition,
             None => return self.unlisted(item, Loaded::Gone).await,
         };
@@ -276,7 +278,7 @@ impl Loader {
 
     async fn send_fence(&self, item: &Item, granted: &EpochGranted) -> Result<(), LoadError> {
         let fence = FenceV1 { item_id: item.id, epoch: granted.epoch, token: granted.token };
-        let now_ms = self.inventory.redis_ms(Instant::now());
+        let now_ms = self.inventory.redis_ms(&item.keys, Instant::now());
         Ok(self.announcer.fence(fence, now_ms).await?)
     }
 
@@ -372,10 +374,10 @@ impl Loader {
 
     /// Whether the item would be retired as soon as it is loaded. When an admin ended it is not known here; such an item
     /// is loaded, and retired after its time.
-    fn is_over(&self, item: &ItemDefinition) -> bool {
-        let now_ms = self.inventory.redis_ms(Instant::now());
+    fn is_over(&self, item: &Item, definition: &ItemDefinition) -> bool {
+        let now_ms = self.inventory.redis_ms(&item.keys, Instant::now());
         let keep_ms = i64::try_from(self.retire.keep_ms).unwrap_or(i64::MAX);
-        item.settled && now_ms >= item.ends_at.timestamp_millis().saturating_add(keep_ms)
+        definition.settled && now_ms >= definition.ends_at.timestamp_millis().saturating_add(keep_ms)
     }
 }
 

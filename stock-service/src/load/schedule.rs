@@ -64,18 +64,25 @@ impl Schedule {
     }
 
     fn begin_due(&mut self) {
-        if !self.loader.inventory.is_up() || !self.loader.announcer.is_ready() {
+        if !self.loader.announcer.is_ready() {
             return;
         }
         let now = Instant::now();
-        let now_ms = self.loader.inventory.redis_ms(now);
+        let inventory = &self.loader.inventory;
         let items = self.loader.items.all();
         self.waits.retain(|id, _| self.loader.items.get(*id).is_some());
         let is_due = |item: &Arc<Item>| {
             let waits = self.waits.get(&item.id).is_some_and(|wait| now < wait.until);
-            !item.is_open() && !waits && self.items.values().all(|(running, _)| running.id != item.id)
+            !item.is_open()
+                && inventory.has(&item.keys)
+                && !waits
+                && self.items.values().all(|(running, _)| running.id != item.id)
         };
-        let due = items.into_iter().filter(is_due).map(|item| (item.is_over(now_ms), item)).collect();
+        let due = items
+            .into_iter()
+            .filter(is_due)
+            .map(|item| (item.is_over(inventory.redis_ms(&item.keys, now)), item))
+            .collect();
         let running = self.items.values().map(|(_, over)| *over);
         for (over, item) in in_turn(due, running, self.settings.parallel_max) {
             let (loader, loaded) = (self.loader.clone(), item.clone());

@@ -186,9 +186,11 @@ async fn a_loader_that_lost_its_lock_leaves_the_load_to_the_next_one() {
 /// A failover in progress, a full disk, too few replicas: reads work, writes are refused before they begin.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_takes_no_writes_grants_nothing_and_loses_no_news() {
-    for (refuse, allow) in [
-        (["CONFIG", "SET", "min-replicas-to-write", "3"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
-        (["REPLICAOF", "127.0.0.1", "1", ""], ["REPLICAOF", "NO", "ONE", ""]),
+    // A primary that was demoted and promoted again is another Redis for us: meanwhile it may have got the books of a
+    // primary that had not heard of the last grants, so it sells only after a load. One that only refused writes is not.
+    for (refuse, allow, epoch) in [
+        (["CONFIG", "SET", "min-replicas-to-write", "3"], ["CONFIG", "SET", "min-replicas-to-write", "0"], 1),
+        (["REPLICAOF", "127.0.0.1", "1", ""], ["REPLICAOF", "NO", "ONE", ""], 2),
     ] {
         let words =
             |words: &[&'static str; 4]| words.iter().copied().filter(|w| !w.is_empty()).collect::<Vec<_>>();
@@ -206,7 +208,7 @@ async fn a_redis_that_takes_no_writes_grants_nothing_and_loses_no_news() {
         })
         .await;
         assert_eq!(app.reserve_until_decided(item, "n", "k", 1).await, ReserveOutcome::Accepted);
-        assert_eq!(app.assert_quiet_and_equal(item).await.epoch, 1, "{refuse:?}: no reason to load");
+        assert_eq!(app.assert_quiet_and_equal(item).await.epoch, epoch, "{refuse:?}");
     }
 }
 

@@ -85,12 +85,35 @@ async fn a_restart_in_the_middle_of_a_load_keeps_the_gate_closed() {
     let mut shelf = Shelf::empty().await;
     shelf.inventory.begin_load(&shelf.keys, 1).await.unwrap();
     shelf.redis.kill_and_restart().await;
-    testkit::eventually("the restarted Redis answers", async || shelf.inventory.probe().await.ok()).await;
+    testkit::eventually("the restarted Redis answers", async || {
+        shelf.inventory.probe(&shelf.inventory.nodes()[0]).await.ok()
+    })
+    .await;
     let item = shelf.definition(10, 5);
     let commit = testkit::eventually("the bulk connection is back", async || {
         shelf.commit_load(commit(1, 0, 0), &item).await.ok()
     });
     assert_eq!(commit.await, Committed::NotReady);
+}
+
+/// The same process, with books that lack what it granted before another one had its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_demoted_and_promoted_again_sells_nothing_until_it_is_loaded() {
+    let shelf = Shelf::open(10, 5).await;
+    let mut replica = shelf.redis.start_replica().await;
+    shelf.inventory.begin_load(&shelf.keys, 2).await.unwrap();
+    let opened = shelf.commit_load(commit(2, 0, 0), &shelf.definition(10, 5)).await.unwrap();
+    assert_eq!(opened, Committed::Opened { available: 10, merged: 0 });
+    assert_eq!(shelf.shut().await, None);
+
+    replica.promote().await;
+    shelf.redis.command(&format!("REPLICAOF 127.0.0.1 {}", replica.port())).await;
+    testkit::eventually("the demoted one has caught up", async || {
+        shelf.redis.command("INFO replication").await.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    shelf.redis.command("REPLICAOF NO ONE").await;
+    assert_eq!(shelf.shut().await, Some(Shut::Closed));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,7 +162,10 @@ async fn a_restarted_flushed_or_unknown_redis_grants_nothing() {
     let mut shelf = Shelf::open(10, 1).await;
     assert!(granted(shelf.reserve("a", "k", 1).await));
     shelf.redis.kill_and_restart().await;
-    testkit::eventually("the restarted Redis answers", async || shelf.inventory.probe().await.ok()).await;
+    testkit::eventually("the restarted Redis answers", async || {
+        shelf.inventory.probe(&shelf.inventory.nodes()[0]).await.ok()
+    })
+    .await;
     assert_eq!(shelf.shut().await, Some(Shut::Closed));
     shelf.redis.flush_all().await;
     assert_eq!(shelf.shut().await, Some(Shut::Unknown));

@@ -35,6 +35,7 @@ fn grant() -> Grant {
 async fn a_grant_that_was_asked_for_long_ago_is_not_published() {
     let vhost = Vhost::create().await;
     let settings = AmqpSettings {
+        addresses: common::amqp::NodeList::default(),
         url: SecretString::from(vhost.url()),
         heartbeat_s: 10,
         connect_timeout_ms: 20_000,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -29,6 +29,12 @@ pub(super) struct Feed {
     settings: AmqpSettings,
     subscription: Subscription,
     topology: Topology,
+}
+
+/// Why a connection was closed.
+enum Ended {
+    Stopped,
+    LinesUp,
 }
 
 /// A subscription that works.
@@ -87,7 +93,11 @@ impl Feed {
                 }
                 Err(error) => Err(error),
             };
-            let Err(error) = ended else { return Ok(()) };
+            let error = match ended {
+                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::LinesUp) => continue,
+                Err(error) => error,
+            };
             if backoff.speaks() {
                 tracing::warn!(queue, error = format!("{error:#}"), "not consuming");
             }
@@ -122,13 +132,13 @@ impl Feed {
         Ok(Open { link, channel, deliveries })
     }
 
-    /// Consumes over one connection. `Ok` when told to stop; an error means: drop the connection.
+    /// Consumes over one connection. `Ok` when told to stop, or to queue up again; an error means: drop the connection.
     async fn consume<D, H, Fut>(
         &self,
         open: Open,
         batches: &Batches<D, H>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<()>
+    ) -> anyhow::Result<Ended>
     where
         D: Decode,
         H: Fn(Vec<D::Item>) -> Fut + Send + Sync + 'static,
@@ -137,10 +147,11 @@ impl Feed {
         let Open { mut link, channel, mut deliveries } = open;
         let mut not_before = Instant::now();
         let mut declare_at = Instant::now() + REDECLARE_INTERVAL;
-        loop {
+        let ended = loop {
             let first = tokio::select! {
                 biased; // Stop first: a full queue must not keep the process alive.
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Ended::Stopped,
+                () = self.subscription.line_up.notified() => break Ended::LinesUp,
                 next = deliveries.next() => delivered(next)?,
                 reason = link.lost() => anyhow::bail!("connection lost: {reason}"),
                 // A binding that is gone tells nobody.
@@ -154,14 +165,14 @@ impl Feed {
             self.fill(&mut batch, &mut deliveries, batches, not_before).await?;
             not_before = Instant::now() + self.subscription.min_interval;
             if let Flow::Stop = batches.handle(batch, &mut link, stop).await? {
-                break;
+                break Ended::Stopped;
             }
-        }
-        // Politely, so that another consumer gets the rest at once; dropping the connection does it too.
-        let cancelled = channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
-        let _unheard = timeout(self.settings.connect_timeout(), cancelled).await;
+        };
+        // Not cancelled first: of a queue with a single active consumer the next one would begin with what is in the queue,
+        // and get what was handed out here, which is older, after it. A fence must not overtake a reservation.
         link.close().await;
-        Ok(())
+        drop((channel, deliveries));
+        Ok(ended)
     }
 
     /// Takes what is there already, and what comes until `until`, as long as there is room.

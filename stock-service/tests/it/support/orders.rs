@@ -81,6 +81,7 @@ pub struct FakeOrders {
 
 pub fn amqp_settings(vhost: &testkit::Vhost) -> AmqpSettings {
     AmqpSettings {
+        addresses: common::amqp::NodeList::default(),
         url: vhost.url().into(),
         heartbeat_s: 10,
         connect_timeout_ms: 10_000,
@@ -129,6 +130,7 @@ impl FakeOrders {
             prefetch: 64,
             batch_max: 256,
             min_interval: Duration::ZERO,
+            line_up: std::sync::Arc::default(),
             publisher: self.publisher.clone(),
             health: health.check("partition"),
         };

@@ -29,6 +29,10 @@ pub struct Shelf {
 
 pub fn redis_settings(redis: &testkit::Redis) -> RedisSettings {
     RedisSettings {
+        mode: redis_route::Mode::Single,
+        addresses: redis_route::AddressList::default(),
+        master_name: String::new(),
+        sentinel_password: SecretString::default(),
         url: SecretString::from(redis.url()),
         connect_timeout_ms: 1_000,
         response_timeout_ms: 5_000,
@@ -68,7 +72,7 @@ impl Shelf {
     pub async fn empty() -> Self {
         let redis = testkit::Redis::start().await;
         let inventory = Inventory::new(&redis_settings(&redis)).unwrap();
-        inventory.check().await.unwrap();
+        inventory.check(&inventory.nodes()[0]).await.unwrap();
         let item = ItemId(Uuid::new_v4());
         Self { redis, inventory, item, keys: ItemKeys::of(item) }
     }

@@ -1,28 +1,28 @@
-//! Redis' clock, as far as this process knows it.
+//! A server's clock, as far as this process knows it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::time::Instant;
 
-/// The difference between Redis' clock and the monotonic clock of this process, kept from the times in replies.
+/// The difference between a server's clock and the monotonic clock of this process, kept from the times in replies.
 ///
 /// A reply that was sent at `s` and heard at `h` with the time `t` in it bounds the difference to `t - h ..= t - s`. The
 /// known one is moved into these bounds and no further, so a slow reply does not spoil it.
 #[derive(Debug)]
-pub(super) struct RedisClock {
+pub struct Clock {
     began: Instant,
     difference_ms: AtomicI64,
 }
 
-impl Default for RedisClock {
+impl Default for Clock {
     fn default() -> Self {
         Self { began: Instant::now(), difference_ms: AtomicI64::new(0) }
     }
 }
 
-impl RedisClock {
+impl Clock {
     /// A reply with the time `redis_ms` in it to what was sent at `sent` has just come in.
-    pub(super) fn heard(&self, redis_ms: i64, sent: Instant) {
+    pub fn heard(&self, redis_ms: i64, sent: Instant) {
         self.learn(redis_ms, sent, Instant::now());
     }
 
@@ -34,7 +34,8 @@ impl RedisClock {
         }
     }
 
-    pub(super) fn redis_ms(&self, moment: Instant) -> i64 {
+    /// A moment of this process in ms of the server's clock.
+    pub fn redis_ms(&self, moment: Instant) -> i64 {
         self.own_ms(moment) + self.difference_ms.load(Ordering::Relaxed)
     }
 
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_slow_reply_does_not_spoil_what_a_fast_one_told() {
-        let (clock, sent) = (RedisClock::default(), Instant::now());
+        let (clock, sent) = (Clock::default(), Instant::now());
         clock.learn(1_000_000, sent, sent);
         let exact = clock.redis_ms(sent);
         clock.learn(1_000_010, sent, sent + Duration::from_millis(400));
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_is_followed() {
-        let (clock, now) = (RedisClock::default(), Instant::now());
+        let (clock, now) = (Clock::default(), Instant::now());
         clock.learn(9_000_000, now, now);
         clock.learn(1_000_000, now, now);
         assert!((1_000_000..=1_000_001).contains(&clock.redis_ms(now)));
