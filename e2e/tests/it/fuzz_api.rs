@@ -25,10 +25,7 @@ async fn every_answer_to_a_made_up_request_is_a_documented_one() {
         .args(["run", &format!("{}/openapi.json", world.services.url("gateway"))])
         .args(["-H", &format!("Authorization: Bearer {}", world.admin)])
         .args(["--checks", "all"])
-        .args([
-            "--exclude-checks",
-            "positive_data_acceptance,negative_data_rejection,ignored_auth,max_response_time",
-        ])
+        .args(["--exclude-checks", "positive_data_acceptance,negative_data_rejection,ignored_auth"])
         .args(["--exclude-path", "/api/v1/events", "--phases", "examples,coverage,fuzzing"])
         .args(["--continue-on-failure", "--max-examples", &EXAMPLES.to_string(), "--workers", "1"])
         .args(["--request-timeout", "30", "--generation-database", "none", "--no-color"]);
