@@ -45,12 +45,21 @@ async fn a_blocked_account_gets_nothing_new_at_any_gateway_and_keeps_what_it_has
     let entry = block(&world, "user", "mei").await;
     assert_eq!((entry.value.as_str(), entry.created_by.as_str()), ("mei", "admin"));
     refused_everywhere(&world, &mei, item, Code::Blocked).await;
-    // Looking for an order has a bound for each user, which the attempts above have used up for a moment.
-    eventually("the same key learns of its order", async || {
-        let answer = world.client.order(&mei, item, "first", 1).await.ok()?;
-        (answer.status == StatusCode::ACCEPTED).then_some(())
+    // Looking an order up is bounded for each user at each gateway, and the attempts above count: until there is room
+    // again at both. Then each of them must know it, every time.
+    eventually("both gateways have room to look the order up", async || {
+        for _ in 0..2 {
+            let answer = world.client.order(&mei, item, "first", 1).await.ok()?;
+            if answer.status != StatusCode::ACCEPTED {
+                return None;
+            }
+        }
+        Some(())
     })
     .await;
+    for _ in 0..4 {
+        assert_eq!(world.accepted(&mei, item, "first").await, order, "the same key learns of its order");
+    }
     let path = format!("/api/v1/items/{item}/place");
     let place = world.client.post(&path, &mei, &json!({})).await.unwrap();
     assert!([StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS].contains(&place.status));
