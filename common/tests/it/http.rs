@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -144,6 +145,43 @@ async fn an_instance_that_cannot_be_reached_is_passed_over() {
             upstream.request(Method::GET, "/internal/v1/mine", far()).header(internal::USER_HEADER, "u1");
         assert_eq!(call.send().await.unwrap().status(), StatusCode::OK);
     }
+}
+
+/// An address where connections are taken and reset: a balancer in front of a replica that died. Counts them.
+async fn dead_behind_a_balancer() -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            counter.fetch_add(1, Ordering::Relaxed);
+            connection.set_zero_linger().unwrap();
+        }
+    });
+    (url, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_connections_break_is_left_alone_for_a_moment() {
+    let (dead, taken) = dead_behind_a_balancer().await;
+    let service = Service::start(0);
+    let upstream = upstream(&format!("{dead},{}", service.url));
+    let began = Instant::now();
+    let mut unknown = 0;
+    for _ in 0..100 {
+        let call = upstream.request(Method::POST, "/internal/v1/heard", far()).json(&json!({}));
+        match call.send().await {
+            Ok(response) => assert_eq!(response.status(), StatusCode::OK),
+            Err(CallError::Unknown { .. }) => unknown += 1,
+            Err(error @ CallError::NotSent { .. }) => panic!("{error:?}"),
+        }
+    }
+    // Once, and once more for each rest that went by on a machine that is busy.
+    let allowed = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=allowed).contains(&unknown), "{unknown} of 100 calls were lost, {allowed} may be");
+    assert!(taken.load(Ordering::Relaxed) <= allowed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
