@@ -62,7 +62,7 @@ impl App {
             db: requests,
             watch,
             publisher,
-            internal_token: settings.internal.token.clone(),
+            internal: settings.internal.clone(),
             checkout: http::payments::Checkout {
                 public_url: settings.payments.public_url.clone(),
                 sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),

@@ -21,8 +21,8 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use common::amqp::Publisher;
 use common::problem::{Code, Problem};
+use common::settings::InternalSettings;
 use common::{health, internal};
-use secrecy::SecretString;
 
 use crate::db::Db;
 use crate::error::ApiError;
@@ -37,8 +37,8 @@ pub struct State {
     pub watch: Watch,
     /// Sends dead letters again.
     pub publisher: Publisher,
-    /// The shared secret of `/internal/v1`.
-    pub internal_token: SecretString,
+    /// What callers of `/internal/v1` prove themselves with.
+    pub internal: InternalSettings,
     /// The payment providers.
     pub checkout: payments::Checkout,
     /// The sandbox provider.
@@ -75,7 +75,7 @@ pub fn routes(cfg: &mut ServiceConfig, state: &State) {
         .configure(health::routes)
         .service(
             web::scope("/internal/v1")
-                .wrap(internal::guard(&state.internal_token))
+                .wrap(internal::guard(&state.internal))
                 .configure(for_stock_service)
                 .configure(for_buyers)
                 .app_data(web::Data::new(erasure::KeepHours(state.keep_hours)))

@@ -346,7 +346,7 @@ impl Settings {
     }
 
     fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.internal.check(self.profile)?;
         self.amqp.validate()?;
         for (key, url) in [
             ("database.url", &self.database.url),

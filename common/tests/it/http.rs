@@ -10,7 +10,7 @@ use common::health::{self, Health};
 use common::http_client::{self, CallError, Upstream};
 use common::internal::{self, Deadline, OnBehalfOf};
 use common::serve::Server;
-use common::settings::{DrainSettings, HttpSettings, UrlList};
+use common::settings::{DrainSettings, HttpSettings, InternalSettings, UrlList};
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -21,8 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::support::far;
 
 const TOKEN: &str = "the-token-of-these-tests";
+const NEXT_TOKEN: &str = "the-token-that-comes-next";
 const LOCAL: HttpSettings =
     HttpSettings { host: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port: 0, workers: 1 };
+
+fn secrets() -> InternalSettings {
+    InternalSettings { token: TOKEN.into(), token_also: NEXT_TOKEN.into() }
+}
 
 /// A service with one slow route and one that tells what it heard.
 struct Service {
@@ -42,7 +47,7 @@ impl Service {
         let drain = DrainSettings { ready_delay_ms, timeout_ms: 30_000 };
         let server = Server::bind(&LOCAL, drain, health.clone(), move |cfg| {
             let scope = web::scope("/internal/v1")
-                .wrap(internal::guard(&SecretString::from(TOKEN)))
+                .wrap(internal::guard(&secrets()))
                 .route("/slow", web::get().to(slow))
                 .route("/heard", web::post().to(heard))
                 .route("/mine", web::get().to(mine));
@@ -103,6 +108,17 @@ async fn without_the_internal_token_nothing_is_heard() {
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{token:?}");
         assert_eq!(response.json::<Value>().await.unwrap()["code"], "unauthenticated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_secret_is_changed_both_are_heard() {
+    let service = Service::start(0);
+    let client = http_client::build(Duration::from_secs(5), Duration::from_secs(30)).unwrap();
+    for token in [TOKEN, NEXT_TOKEN] {
+        let request = client.get(format!("{}/internal/v1/mine", service.url)).header("x-user-id", "u1");
+        let response = request.header(internal::TOKEN_HEADER, token).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
     }
 }
 
