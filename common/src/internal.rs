@@ -42,7 +42,8 @@ where
     B: MessageBody + 'static,
 {
     let tokens = [&settings.token, &settings.token_also].map(|token| token.expose_secret().as_bytes());
-    let tokens: Rc<[Vec<u8>]> = tokens.iter().filter(|token| !token.is_empty()).map(|token| token.to_vec()).collect();
+    let tokens: Rc<[Vec<u8>]> =
+        tokens.iter().filter(|token| !token.is_empty()).map(|token| token.to_vec()).collect();
     from_fn(move |request: ServiceRequest, next: Next<B>| {
         let tokens = tokens.clone();
         async move {

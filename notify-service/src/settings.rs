@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use common::amqp::AmqpSettings;
 use common::settings::{
-    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings,
-    check_store,
+    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;

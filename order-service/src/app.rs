@@ -13,6 +13,7 @@ use common::topology::{Exchange, Queue};
 use diesel_async::RunQueryDsl as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::replica::Reports;
 use crate::db::statement::Kept;
 use crate::db::{self, Db, Pools};
 use crate::payments::provider::Providers;
@@ -58,8 +59,12 @@ impl App {
         let watch = Watch::new(stop.clone());
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
 
+        let reports = Reports::connect(&settings.database, requests.clone())?;
+        tasks.spawn("replica-marks", reports.clone().mark(tasks.stop_token()));
+
         let state = http::State {
             db: requests,
+            reports,
             watch,
             publisher,
             internal: settings.internal.clone(),

@@ -25,6 +25,7 @@ use common::settings::InternalSettings;
 use common::{health, internal};
 
 use crate::db::Db;
+use crate::db::replica::Reports;
 use crate::error::ApiError;
 use crate::watch::Watch;
 
@@ -33,6 +34,8 @@ use crate::watch::Watch;
 pub struct State {
     /// The database.
     pub db: Db,
+    /// What may be read from a replica.
+    pub reports: Reports,
     /// Waiting for orders to change.
     pub watch: Watch,
     /// Sends dead letters again.
@@ -55,6 +58,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Registers everything.
 pub fn routes(cfg: &mut ServiceConfig, state: &State) {
     cfg.app_data(web::Data::new(state.db.clone()))
+        .app_data(web::Data::new(state.reports.clone()))
         .app_data(web::Data::new(state.watch.clone()))
         .app_data(web::Data::new(state.publisher.clone()))
         .app_data(web::Data::new(state.checkout.clone()))

@@ -92,6 +92,10 @@ impl Database {
         url.into()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn role(&self) -> String {
         // The random part alone: names are short.
         format!("r_{}", self.name.rsplit('_').next().unwrap_or_default())

@@ -17,6 +17,7 @@
 mod cleanup;
 mod database;
 mod environment;
+mod pgbouncer;
 mod port;
 mod postgres;
 mod process;
@@ -31,6 +32,7 @@ mod wait;
 
 pub use database::Database;
 pub use environment::schemathesis;
+pub use pgbouncer::Pgbouncer;
 pub use postgres::PostgresServer;
 pub use rabbitmq::RabbitNode;
 pub use rabbitmq_cluster::RabbitCluster;

@@ -84,7 +84,8 @@ impl RedisSentinels {
     pub async fn healthy(&self) {
         eventually("the sentinels are ready for a fail-over", async || {
             for sentinel in &self.sentinels {
-                let ready = sentinel.ask(&format!("SENTINEL CKQUORUM {MASTER_NAME}")).await.starts_with("+OK");
+                let ready =
+                    sentinel.ask(&format!("SENTINEL CKQUORUM {MASTER_NAME}")).await.starts_with("+OK");
                 let about = sentinel.ask("INFO sentinel").await;
                 let known = format!("slaves={REPLICAS},sentinels={SENTINELS}");
                 if !ready || !about.contains("status=ok") || !about.contains(&known) {
