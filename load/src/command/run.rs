@@ -154,11 +154,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The report of a run.
-pub fn report_of(
-    measured: Measured,
-    mix: Mix,
-    circumstances: BTreeMap<String, String>,
-) -> Report {
+pub fn report_of(measured: Measured, mix: Mix, circumstances: BTreeMap<String, String>) -> Report {
     let audit_consistent = measured.audit.as_ref().is_some_and(|audit| audit.consistent);
     let mut report = Report {
         accepted_per_s: None,
