@@ -3,11 +3,15 @@
 mod answers;
 mod connections;
 mod guard;
+mod input;
+mod progress;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,9 +27,11 @@ use actix_web::{App, Error};
 use anyhow::Context as _;
 use connections::Connections;
 pub use connections::{ConnectionLimits, Exempt};
-use guard::{Guard, Guarded, HEAD_TIMEOUT, Progress};
+use guard::Guard;
 use metrics::Histogram;
 use opentelemetry::trace::TraceContextExt as _;
+use progress::{Answer, HEAD_TIMEOUT, Progress};
+use stream::Guarded;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +43,8 @@ use crate::telemetry::trace::{self, Context, Describe, Sampling, SpanKind, TRACE
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Idle connections that keep their buffers, some 20 KiB each, of all workers together.
+const KEPT_CONNECTIONS_MAX: usize = 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
@@ -105,12 +113,19 @@ impl Server {
         if http.workers > 0 {
             server = server.workers(http.workers);
         }
+        let workers = if http.workers > 0 {
+            http.workers
+        } else {
+            std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        };
+        let kept_max = (KEPT_CONNECTIONS_MAX / workers).max(1);
         let half_closed = limits.half_closed;
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
             let (seen, closing) =
                 (Seen { times: Times::default(), sampling: sampling.clone() }, closing.clone());
+            let idle_closing = closing.clone();
             let app = App::new()
                 .app_data(web::Data::new(shown.clone()))
                 .configure(routes.clone())
@@ -129,7 +144,7 @@ impl Server {
                     data.insert(connection.progress());
                 })
                 .finish(map_config(app, |()| AppConfig::default()));
-            Guard { inner, connections: connections.clone() }
+            Guard { inner, connections: connections.clone(), closing: idle_closing, kept_max }
         });
         let server = server.with_context(cannot_bind)?;
         Ok(Self { running: server.run(), address, health, drain })
@@ -240,13 +255,12 @@ async fn observe(
         progress.no_surplus().await;
     }
     let asked_to_close = request.head().connection_type() == ConnectionType::Close;
-    let answering = progress.as_ref().map(Progress::answering);
+    let answering = progress.as_ref().map(|progress| progress.answering(request.head()));
     let response = trace::within(work.clone(), next.call(request)).await?;
     let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
     if let Some(progress) = progress.filter(|_| closes) {
         progress.last_answered();
     }
-    drop(answering);
 
     let route = response.request().match_pattern();
     let span = work.span();
@@ -261,7 +275,7 @@ async fn observe(
         }
     }
     seen.times.record(route, &method, response.status(), began.elapsed());
-    Ok(response)
+    Ok(response.map_body(|_, body| Answer { body, answering }))
 }
 
 impl Seen {

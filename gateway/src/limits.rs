@@ -34,7 +34,7 @@ use crate::store::Store;
 use bucket::{Buckets, Left};
 use shared::{Shared, SharedBuckets};
 
-pub use quota::{Policy, Quota};
+pub use quota::{Policy, Quota, seconds};
 
 /// How often full buckets are forgotten; without it they would be kept for ever.
 const FORGET_INTERVAL: Duration = Duration::from_secs(5);

@@ -24,6 +24,7 @@ use crate::error::ApiError;
 use crate::limits::Quota;
 use crate::listing::Known;
 use crate::order_status::OrderStatusOf;
+use crate::retries::Before;
 use crate::{crash_points, planted};
 
 /// The header as the API spells it, for problems.
@@ -194,8 +195,13 @@ async fn retried(
         return Err(refusal);
     }
     let state = &call.state;
-    if !state.retries.accepted_before(&state.stock, user, order, call.deadline).await? {
-        return Err(refusal);
+    match state.retries.accepted_before(&state.stock, user, order, call.deadline).await? {
+        Before::Accepted => {}
+        Before::Never => return Err(refusal),
+        // Whoever is new gets the puzzle all the same, and can bring the answer along.
+        Before::Unsaid(problem) => {
+            return Err(Problem { challenge: refusal.problem().challenge, ..problem }.into());
+        }
     }
     if let Some(in_flight) = in_flight {
         in_flight.accepted();

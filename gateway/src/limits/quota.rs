@@ -61,6 +61,6 @@ impl Quota {
 }
 
 /// Whole seconds, rounded up, so that whoever waits so long does not come too early.
-fn seconds(time: Duration) -> u64 {
+pub fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }
