@@ -103,18 +103,20 @@ fn holding(otherwise: u16) -> impl Fn(&Recorded) -> Reply + Send + Sync {
                     "currency": "CNY", "reserved_at": now() }),
             );
         }
-        if call.path.starts_with("/internal/v1/reservations/") { Reply::new(otherwise) } else { catalogued(call) }
+        if call.path.starts_with("/internal/v1/reservations/") {
+            Reply::new(otherwise)
+        } else {
+            catalogued(call)
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_buyers_retry_is_never_refused_for_good_without_having_looked() {
-    let list = json!(["mei", "li"].map(|user| json!({ "kind": "user", "value": user, "expires_in_ms": null })));
-    let settings = [
-        ("RETRIES__USER__BURST", "2"),
-        ("RETRIES__ALL__PER_SECOND", "1"),
-        ("RETRIES__ALL__BURST", "3"),
-    ];
+    let list =
+        json!(["mei", "li"].map(|user| json!({ "kind": "user", "value": user, "expires_in_ms": null })));
+    let settings =
+        [("RETRIES__USER__BURST", "2"), ("RETRIES__ALL__PER_SECOND", "1"), ("RETRIES__ALL__BURST", "3")];
     let gateway = blocking(&settings, list).await;
     gateway.stock.answer(holding(404));
     let (mei, li) = (gateway.token("mei", "customer").await, gateway.token("li", "customer").await);
@@ -127,7 +129,10 @@ async fn a_blocked_buyers_retry_is_never_refused_for_good_without_having_looked(
                 problem(refused, 403, "blocked").await;
                 continue;
             }
-            assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
+            assert_eq!(
+                (refused.status().as_u16(), refused.headers().contains_key("retry-after")),
+                (429, true)
+            );
             let body: serde_json::Value = refused.json().await.expect("JSON");
             codes.push(body["code"].as_str().expect("a code").to_owned());
         }

@@ -144,7 +144,8 @@ async fn answers(stream: &mut TcpStream, count: usize) -> String {
         for _ in 0..count {
             let Some((head, after)) = rest.split_once("\r\n\r\n") else { return false };
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let Some(after) = after.get(length.map_or(0, |length| length.parse().expect("a number"))..) else {
+            let Some(after) = after.get(length.map_or(0, |length| length.parse().expect("a number"))..)
+            else {
                 return false;
             };
             rest = after;
@@ -186,7 +187,10 @@ async fn connections_that_were_taken_back_go_on_wherever_a_request_is_cut() {
         if n % 7 == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        stream.write_all(format!("{}{}", &post[cut..], &GET[..n % GET.len()]).as_bytes()).await.expect("sent");
+        stream
+            .write_all(format!("{}{}", &post[cut..], &GET[..n % GET.len()]).as_bytes())
+            .await
+            .expect("sent");
     }
     for (n, stream) in streams.iter_mut().enumerate() {
         let first = answers(stream, 1).await;
