@@ -7,6 +7,7 @@ mod input;
 mod progress;
 mod stream;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -20,10 +21,11 @@ use actix_http::HttpService;
 use actix_service::map_config;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderName;
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{App, Error};
+use actix_web::{App, Error, HttpMessage as _};
 use anyhow::Context as _;
 use connections::Connections;
 pub use connections::{ConnectionLimits, Exempt};
@@ -45,6 +47,8 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Idle connections that keep their buffers, some 20 KiB each, of all workers together.
 const KEPT_CONNECTIONS_MAX: usize = 1024;
+/// Whose work a request is.
+const TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_HEADER);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
@@ -196,14 +200,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Times(Rc<RefCell<HashMap<Kind, Histogram>>>);
 
 /// What requests have in common whose times are counted together: route, method, status.
-type Kind = (Option<String>, &'static str, StatusCode);
+type Kind = (Option<Cow<'static, str>>, &'static str, StatusCode);
 
 impl Times {
-    fn record(&self, route: Option<String>, method: &Method, status: StatusCode, took: Duration) {
+    fn record(&self, route: Option<Cow<'static, str>>, method: &Method, status: StatusCode, took: Duration) {
         let mut times = self.0.borrow_mut();
         let key = (route, known_method(method), status);
         let histogram = times.entry(key).or_insert_with_key(|(route, method, status)| {
-            let route = route.clone().unwrap_or_else(|| "none".to_owned());
+            let route = route.clone().unwrap_or(Cow::Borrowed("none"));
             let status = status.as_str().to_owned();
             metrics::histogram!("http_server_request_duration_seconds", "route" => route, "method" => *method, "status" => status)
         });
@@ -224,6 +228,11 @@ fn known_method(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+/// The route of a request, as a service with routes of its own says it in the request's extensions; for others the
+/// framework knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteName(pub &'static str);
 
 /// What is seen of the requests of one worker.
 #[derive(Clone)]
@@ -262,7 +271,8 @@ async fn observe(
         progress.last_answered();
     }
 
-    let route = response.request().match_pattern();
+    let named = response.request().extensions().get::<RouteName>().map(|route| Cow::Borrowed(route.0));
+    let route = named.or_else(|| response.request().match_pattern().map(Cow::Owned));
     let span = work.span();
     if span.is_recording() {
         let (status, route) = (response.status(), route.as_deref().unwrap_or("none"));
@@ -281,7 +291,7 @@ async fn observe(
 impl Seen {
     /// The context of a request, which its log lines take their ids from.
     fn begin(&self, request: &ServiceRequest) -> Context {
-        let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let (method, path) = (request.method(), request.path());
         let context = self.sampling.request(traceparent, || {
             Describe::new("request", SpanKind::Server)

@@ -53,7 +53,7 @@ impl Quota {
         let policy = format!("\"{name}\";q={};w={window_s}", bucket.burst);
         let standing = format!("\"{name}\";r={};t={}", self.left, seconds(self.reset));
         for (header, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, standing)] {
-            if let Ok(value) = HeaderValue::from_str(&text) {
+            if let Ok(value) = HeaderValue::try_from(text) {
                 headers.insert(header, value);
             }
         }
