@@ -201,7 +201,7 @@ mod tests {
             (b"a\r\n\r\nb", Some(5)),
             (b"a\n\nb", Some(3)),
             (b"a\n\r\n", Some(4)),
-            (b"a\r\n\rb\n\n", Some(8)),
+            (b"a\r\n\rb\n\n", Some(7)),
             (b"a\r\nb\r\n", None),
             (b"\r\r\r\r", None),
             (b"a\n\r\r\n", None),
