@@ -6,6 +6,9 @@ readonly UPGRADE_DIR=$DEV_DIR/upgrade-test
 
 readonly UPGRADE_ORDERS=24 # of four services
 readonly UPGRADE_LANES=2   # systems that are upgraded side by side, each of its own
+# Between their starts: a broker that has just booted may refuse when two systems declare everything at once, and the last
+# release takes that for the end.
+readonly UPGRADE_LANE_PAUSE_S=20
 
 upgrade_test_command() {
     local commit release=$UPGRADE_DIR/release count=$UPGRADE_ORDERS
@@ -54,6 +57,7 @@ upgrade_lanes() {
         upgrade_lane "$lane" "$from" "$share" &
         pids+=($!)
         from=$((from + share))
+        sleep $UPGRADE_LANE_PAUSE_S
     done
     STARTERS=("${pids[@]}") # Ended with this command.
     for lane in "${pids[@]}"; do

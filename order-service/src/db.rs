@@ -34,6 +34,11 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 const MIGRATION_LOCK: i64 = 0x5374_616d_7065_6465;
 /// Longest that a migration may take, or wait for another instance's.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a migration waits for a lock, with everybody who comes after it: then it lets them by, and is tried again.
+const MIGRATION_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+const MIGRATION_RETRY: Duration = Duration::from_millis(500);
+/// What Postgres says when transactions that run were in a migration's way.
+const IN_THE_WAY: [&str; 2] = ["deadlock detected", "canceling statement due to lock timeout"];
 /// How long a database that cannot be reached at start is waited for: it may be starting itself.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two tries to reach it.
@@ -237,13 +242,23 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
         // Not from the pool: migrations may take longer than a statement is allowed to.
         let mut conn = open_patiently(settings, settings.migration_url()).await?;
         conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
+        conn.batch_execute(MIGRATION_LOCK_TIMEOUT).await?;
         // The lock ends with the connection, also if this fails.
         let mut harness = AsyncMigrationHarness::new(conn);
-        let applied = harness.run_pending_migrations(MIGRATIONS).map_err(|error| anyhow::anyhow!(error))?;
-        for version in applied {
-            tracing::info!(%version, "migrated");
+        loop {
+            // The version before makes orders meanwhile; what was migrated already stays so.
+            match harness.run_pending_migrations(MIGRATIONS) {
+                Ok(applied) => {
+                    applied.iter().for_each(|version| tracing::info!(%version, "migrated"));
+                    return anyhow::Ok(());
+                }
+                Err(error) if IN_THE_WAY.iter().any(|reason| error.to_string().contains(reason)) => {
+                    tracing::warn!(%error, "a migration has to wait");
+                    tokio::time::sleep(MIGRATION_RETRY).await;
+                }
+                Err(error) => return Err(anyhow::anyhow!(error)),
+            }
         }
-        anyhow::Ok(())
     };
     tokio::time::timeout(MIGRATION_TIMEOUT, work)
         .await

@@ -282,3 +282,26 @@ async fn deadlocks_are_retried_and_nobody_hears_of_them() {
     let twice = "SELECT count(*) FROM orders WHERE version <> 2";
     assert_eq!(desk.world.number(twice).await, 0);
 }
+
+/// The version before makes orders while this one migrates.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_whose_table_is_in_use_is_tried_again_until_it_gets_through() {
+    let world = World::start("migrating").await;
+    let mut connection = world.connection().await;
+    // As it was before the last migrations.
+    let before =
+        "ALTER TABLE orders ADD CONSTRAINT orders_item_id_fkey FOREIGN KEY (item_id) REFERENCES items (id);
+                  DELETE FROM __diesel_schema_migrations WHERE version = '20261122000020'";
+    connection.batch_execute(before).await.expect("the schema of the version before");
+    connection.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.expect("a lock");
+
+    let settings = world.settings();
+    let migrating = tokio::spawn(async move { order_service::db::migrate(&settings.database).await });
+    // Longer than a migration waits for a lock.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!migrating.is_finished(), "it goes on trying");
+    connection.batch_execute("COMMIT").await.expect("the lock is given back");
+    migrating.await.expect("it does not panic").expect("the database is migrated");
+    let constraints = "SELECT count(*) FROM pg_constraint WHERE conname = 'orders_item_id_fkey'";
+    assert_eq!(world.number(constraints).await, 0);
+}

@@ -137,6 +137,11 @@ impl World {
         instance
     }
 
+    /// What an instance is given.
+    pub fn settings(&self) -> Settings {
+        settings(&self.database, &self.vhost, &[])
+    }
+
     pub async fn connection(&self) -> AsyncPgConnection {
         AsyncPgConnection::establish(&self.database.url()).await.expect("the database answers")
     }
