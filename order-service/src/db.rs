@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use common::telemetry::trace::{self, Describe, SpanKind};
+use deadpool::managed::QueueMode;
 use diesel::ConnectionError;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -197,7 +198,9 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
     });
     let url = settings.url.expose_secret();
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
-    Pool::builder(manager).max_size(size).build().context("database pool")
+    // The connection that was used last: its server process has plans and tables at hand, the others' have gone cold.
+    let pool = Pool::builder(manager).max_size(size).queue_mode(QueueMode::Lifo);
+    pool.build().context("database pool")
 }
 
 /// Makes sure that the database has the schema of this version: brings it there, or, where another process does that,
