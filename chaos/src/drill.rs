@@ -16,10 +16,12 @@ mod rabbitmq_wipes;
 mod races;
 mod redis_cluster;
 mod redis_losses;
+mod redis_sentinel;
 mod report;
 mod retries;
 mod rolling_restarts;
 mod rush;
+mod secret_rotation;
 mod stage;
 mod three_replicas;
 mod upgrades;
@@ -139,6 +141,10 @@ pub enum Drill {
     RabbitmqCluster,
     /// Three replicas of each service, and one of each is killed in turn.
     ThreeReplicas,
+    /// The primary of a Redis with sentinels is killed, or cut off.
+    RedisSentinel,
+    /// Every secret is changed under load, as docs/SECRETS.md says.
+    SecretRotation,
 }
 
 impl Drill {
@@ -163,6 +169,8 @@ impl Drill {
             Self::RedisCluster => "redis-cluster",
             Self::RabbitmqCluster => "rabbitmq-cluster",
             Self::ThreeReplicas => "three-replicas",
+            Self::RedisSentinel => "redis-sentinel",
+            Self::SecretRotation => "secret-rotation",
         }
     }
 
@@ -180,6 +188,8 @@ impl Drill {
             Self::Retries => 50,
             Self::Upgrades => 24,
             Self::RedisCluster | Self::RabbitmqCluster | Self::ThreeReplicas => 3,
+            Self::RedisSentinel => 4,
+            Self::SecretRotation => 1,
         }
     }
 
@@ -220,6 +230,8 @@ impl Drill {
             Self::RedisCluster => redis_cluster::run(count).await,
             Self::RabbitmqCluster => rabbitmq_cluster::run(count).await,
             Self::ThreeReplicas => three_replicas::run(count).await,
+            Self::RedisSentinel => redis_sentinel::run(count).await,
+            Self::SecretRotation => secret_rotation::run(count).await,
         };
         let mut outcome = outcome.with_context(|| format!("drill {}", self.name()))?;
         outcome.git_hash = git_hash.to_owned();

@@ -117,6 +117,19 @@ pub enum Then {
     FailThenPay,
 }
 
+impl Then {
+    /// Everything that is done.
+    pub const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Pay,
+        Self::Cancel,
+        Self::PayAndCancel,
+        Self::PayLate,
+        Self::PayAtTheLastMoment,
+        Self::FailThenPay,
+    ];
+}
+
 /// What an admin does.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdminStep {

@@ -7,7 +7,7 @@ use crate::world::Plan;
 pub const LEASE_MS: u64 = 400;
 
 /// Times to connect are left as they are: on a busy machine a shorter one means that nobody ever connects.
-const SETTINGS: [(&str, &str); 36] = [
+const SETTINGS: [(&str, &str); 42] = [
     ("GATEWAY__UPSTREAM__TIMEOUT_MS", "2500"),
     ("GATEWAY__CATALOGUE__POLL_MS", "100"),
     ("GATEWAY__CATALOGUE__SALES_POLL_MS", "300"),
@@ -34,6 +34,12 @@ const SETTINGS: [(&str, &str); 36] = [
     ("ORDER_SERVICE__OUTBOX__PUBLISH_TIMEOUT_MS", "1500"),
     ("ORDER_SERVICE__DEAD_LETTERS__INTERVAL_MS", "200"),
     ("ORDER_SERVICE__PAYMENTS__CALLBACK_TIMEOUT_MS", "1500"),
+    ("ORDER_SERVICE__ASKING__INTERVAL_MS", "150"),
+    ("ORDER_SERVICE__ASKING__FIRST_MS", "600"),
+    ("ORDER_SERVICE__ASKING__LAST_MS", "2000"),
+    ("ORDER_SERVICE__ASKING__PROVIDER_TIMEOUT_MS", "1500"),
+    ("ORDER_SERVICE__ASKING__RETRY_MIN_MS", "100"),
+    ("ORDER_SERVICE__ASKING__RETRY_MAX_MS", "500"),
     ("ORDER_SERVICE__REFUNDS__INTERVAL_MS", "150"),
     ("ORDER_SERVICE__REFUNDS__PROVIDER_TIMEOUT_MS", "1500"),
     ("ORDER_SERVICE__REFUNDS__RETRY_MIN_MS", "100"),

@@ -1,7 +1,8 @@
 //! HTTP to other services: one client with time-outs, and calls that know whether anything was sent.
 
+mod instances;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
+use self::instances::Instances;
 use crate::internal::{DEADLINE_HEADER, TOKEN_HEADER};
 use crate::settings::UrlList;
 use crate::telemetry::trace::{self, Context, Describe, SpanKind, TRACEPARENT_HEADER};
@@ -69,7 +71,8 @@ pub enum CallError {
     },
 }
 
-/// Another service of ours: one or more instances, called in turn. Cheap to clone.
+/// Another service of ours: one or more instances, called in turn; one whose connections fail is left alone for a moment.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     shared: Arc<Shared>,
@@ -78,7 +81,7 @@ pub struct Upstream {
 struct Shared {
     name: &'static str,
     urls: UrlList,
-    next: AtomicUsize,
+    instances: Instances,
     client: Client,
     token: HeaderValue,
 }
@@ -97,7 +100,8 @@ impl Upstream {
         let mut token =
             HeaderValue::from_str(token.expose_secret()).context("internal.token: not fit for a header")?;
         token.set_sensitive(true);
-        let shared = Shared { name, urls, next: AtomicUsize::new(0), client, token };
+        let instances = Instances::new(&urls);
+        let shared = Shared { name, urls, instances, client, token };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -156,28 +160,33 @@ impl Call {
     /// # Errors
     /// See [`CallError`], which says whether anything was sent.
     pub async fn send(self) -> Result<Response, CallError> {
-        let Shared { name, urls, next, client, .. } = &*self.upstream.shared;
+        let Shared { name, instances, client, .. } = &*self.upstream.shared;
         let service = *name;
         let not_sent = |source| CallError::NotSent { service, source };
         let request = self.builder.build().map_err(|error| not_sent(Some(error)))?;
-        let first = next.fetch_add(1, Ordering::Relaxed);
-        let mut failure = None;
-        for attempt in 0..urls.as_slice().len() {
-            let base = &urls.as_slice()[(first + attempt) % urls.as_slice().len()];
+        let question = request.method() == Method::GET;
+        let (mut tried, mut failure) = (Vec::new(), None);
+        while let Some(turn) = instances.turn(question, &tried, Instant::now()) {
             let remaining = self.deadline.saturating_duration_since(Instant::now());
             let (Some(mut request), false) = (request.try_clone(), remaining.is_zero()) else { break };
-            aim(request.url_mut(), base, &self.path);
+            tried.push(turn.number());
+            aim(request.url_mut(), turn.url(), &self.path);
             *request.timeout_mut() = Some(remaining);
             let remaining_ms = HeaderValue::from(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX));
             request.headers_mut().insert(DEADLINE_HEADER, remaining_ms);
             let work = calling(service, &request);
             match trace::within(work.clone(), execute(client, request)).await {
                 Ok(response) => {
+                    turn.answered();
                     trace::note_on(&work, "http.response.status_code", i64::from(response.status().as_u16()));
                     return Ok(response);
                 }
                 Err(error) => {
                     trace::fail(&work, "no answer");
+                    // A peer that takes its time is there; one that cannot even be connected to in time is not.
+                    if error.is_connect() || !error.is_timeout() {
+                        turn.failed(Instant::now());
+                    }
                     if !error.is_connect() {
                         return Err(CallError::Unknown { service, source: error });
                     }

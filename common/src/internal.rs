@@ -9,7 +9,7 @@ use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transfor
 use actix_web::error::InternalError;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, FromRequest, HttpRequest};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::ids::UserId;
 use crate::problem::{Code, Problem};
+use crate::settings::InternalSettings;
 
 /// Proves that the caller is one of our services.
 pub const TOKEN_HEADER: &str = "x-internal-token";
@@ -31,21 +32,23 @@ pub const DEADLINE_HEADER: &str = "x-deadline-ms";
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
-/// Wraps the scope `/internal/v1`: whoever does not bring `token` gets 401.
+/// Wraps the scope `/internal/v1`: whoever brings neither of the tokens gets 401.
 pub fn guard<S, B>(
-    token: &SecretString,
+    settings: &InternalSettings,
 ) -> impl Transform<S, ServiceRequest, Response = ServiceResponse<EitherBody<B>>, Error = Error, InitError = ()>
 + use<S, B>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
-    let token: Rc<[u8]> = token.expose_secret().as_bytes().into();
+    let tokens = [&settings.token, &settings.token_also].map(|token| token.expose_secret().as_bytes());
+    let tokens: Rc<[Vec<u8>]> =
+        tokens.iter().filter(|token| !token.is_empty()).map(|token| token.to_vec()).collect();
     from_fn(move |request: ServiceRequest, next: Next<B>| {
-        let token = token.clone();
+        let tokens = tokens.clone();
         async move {
             let given = request.headers().get(TOKEN_HEADER).map_or(&[][..], |value| value.as_bytes());
-            if bool::from(given.ct_eq(&token)) {
+            if tokens.iter().any(|token| bool::from(given.ct_eq(token))) {
                 return next.call(request).await.map(ServiceResponse::map_into_left_body);
             }
             let refusal = Problem::new(Code::Unauthenticated).response();

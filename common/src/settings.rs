@@ -174,8 +174,24 @@ pub struct HttpSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InternalSettings {
-    /// The shared secret of `/internal/v1`.
+    /// The shared secret of `/internal/v1`, which calls carry.
     pub token: SecretString,
+    /// One that is accepted besides, while the secret is changed: the next one, then the last one; empty: none.
+    pub token_also: SecretString,
+}
+
+impl InternalSettings {
+    /// Refuses weak secrets, as [`check_secret`].
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+        check_secret("internal.token", &self.token, profile)?;
+        if self.token_also.expose_secret().is_empty() {
+            return Ok(());
+        }
+        check_secret("internal.token_also", &self.token_also, profile)
+    }
 }
 
 /// What the process tells about itself.

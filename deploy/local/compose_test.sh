@@ -182,23 +182,26 @@ compose_backlog() {
     say "a backlog: Postgres stands still while orders come in"
     compose_run --profile observe up --detach --no-build prometheus
     compose_await_metric 'count(up == 1) >= 8' 90
-    local postgres value query
+    local postgres rush
     postgres=$(compose_run ps --quiet postgres)
-    "$(target_folder)/drive" load --seconds 30 --buyers 2000 --connections 64 --env-file "$COMPOSE_DIR/drive.env" >"$COMPOSE_DIR/load" 2>&1 &
-    sleep 12 # It opens a sale first, which needs Postgres.
+    manifests_ensure
+    "$(target_folder)/drive" rush --seconds 25 --connections 64 --env-file "$COMPOSE_DIR/drive.env" >"$COMPOSE_DIR/rush" 2>&1 &
+    rush=$!
+    sleep 10 # It opens a sale first, which needs Postgres.
     docker pause "$postgres" >/dev/null
-    query='sum(max by (partition) (reservations_waiting))'
-    if ! compose_await_metric "$query > 20" 60; then
+    if ! compose_backlog_value --above 150 --within 60; then
         docker unpause "$postgres" >/dev/null
         die "Prometheus shows no backlog"
     fi
-    value=$(compose_metric "$query")
     docker unpause "$postgres" >/dev/null
-    manifests_ensure
-    say "Prometheus: $query = $value"
-    PATH=$DEV_DIR/k8s-check/bin:$PATH "$DEV_DIR/k8s-check/bin/python" "$ROOT/k8s/check/scaling.py" order-service 5 "$value"
-    wait $! || true
-    compose_await_metric "$query == 0" 90
+    wait "$rush" || die "not all orders were placed" "${COMPOSE_DIR#"$ROOT"/}/rush says why"
+    compose_backlog_value --at-most 0 --within 90 || die "the backlog stays"
+}
+
+# compose_backlog_value <condition...>
+compose_backlog_value() {
+    PATH=$DEV_DIR/k8s-check/bin:$PATH PYTHONDONTWRITEBYTECODE=1 "$DEV_DIR/k8s-check/bin/python" "$ROOT/k8s/check/backlog.py" \
+        "http://127.0.0.1:$COMPOSE_PROMETHEUS_PORT" order-service 5 "$@"
 }
 
 # compose_metric <query>: its value, or nothing.

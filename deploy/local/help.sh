@@ -56,6 +56,8 @@ Working on it
   fuzz-api [--cases n] requests made from /openapi.json (Schemathesis) against the running instance; fails if an answer
                        is not a documented one
   lint                 formatting, clippy, documentation, licences, shell scripts, manifests, migrations, workflows, alert rules
+  autoscale            the autoscalers' metric path on real backlogs: /metrics, Prometheus, the adapter's rule, the replicas;
+                       some three minutes
   compose-test         builds the images, brings docker-compose.yml up and plays the storm against it; needs root, or Docker
      --no-build        with the images of the last time
      --base-images <p> program that makes the base images, where they cannot be pulled

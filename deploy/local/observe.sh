@@ -18,7 +18,7 @@ prometheus_configure() {
     {
         echo '['
         for name in $(service_names); do
-            printf '%s{"targets": ["127.0.0.1:%s"], "labels": {"service": "%s"}}\n' \
+            printf '%s{"targets": ["127.0.0.1:%s"], "labels": {"service": "%s", "namespace": "stampede"}}\n' \
                 "$separator" "${PORT[$name-ops]:-${PORT[$name]}}" "$(service_of "$name")"
             separator=','
         done

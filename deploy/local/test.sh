@@ -28,6 +28,8 @@ test_command() {
     test_choose "${packages[@]}"
 
     packages_ensure
+    # Not on everybody's path.
+    [[ -x /usr/sbin/pgbouncer ]] || packages_install pgbouncer
     cargo_ensure
     test_sweep_old_runs
     TEST_DIR=$DEV_DIR/test-$$

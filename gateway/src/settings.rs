@@ -137,6 +137,8 @@ pub struct UpstreamSettings {
 pub struct AuthSettings {
     /// The HS256 key.
     pub jwt_secret: SecretString,
+    /// A key whose tokens count besides, while ours is changed: the next one, then the last one; empty: none.
+    pub jwt_secret_also: SecretString,
     /// Where the identity provider's keys are; empty: nowhere.
     pub jwks: String,
     /// `iss` of the provider's tokens; empty: `issuer`.
@@ -335,7 +337,7 @@ impl Settings {
 
     /// What must not be guessed: secrets that are set, and passwords of stores.
     fn check_secrets(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.internal.check(self.profile)?;
         self.check_tokens()?;
         if self.internal.token.expose_secret() == self.auth.jwt_secret.expose_secret() {
             return Err(SettingsError::invalid("auth.jwt_secret", "must not be internal.token"));
@@ -360,6 +362,9 @@ impl Settings {
         if auth.jwks.is_empty() || issues || !auth.jwt_secret.expose_secret().is_empty() {
             check_secret("auth.jwt_secret", &auth.jwt_secret, self.profile)?;
         }
+        if !auth.jwt_secret_also.expose_secret().is_empty() {
+            check_secret("auth.jwt_secret_also", &auth.jwt_secret_also, self.profile)?;
+        }
         if auth.jwks.starts_with("http:") && !self.is_dev() {
             return Err(SettingsError::invalid("auth.jwks", "must be https, or a file"));
         }
@@ -370,7 +375,11 @@ impl Settings {
     pub fn door_secrets(&self) -> (&[u8], Option<&[u8]>) {
         let (secret, previous) =
             (self.line.secret.expose_secret(), self.line.secret_previous.expose_secret());
-        let secret = if secret.is_empty() { self.internal.token.expose_secret() } else { secret };
+        let (secret, previous) = match (secret, previous) {
+            ("", "") => (self.internal.token.expose_secret(), self.internal.token_also.expose_secret()),
+            ("", previous) => (self.internal.token.expose_secret(), previous),
+            both => both,
+        };
         (secret.as_bytes(), (!previous.is_empty()).then_some(previous.as_bytes()))
     }
 
@@ -459,6 +468,8 @@ mod tests {
         );
         assert!(refused("GATEWAY__LIMITS__USER__ORDER__BURST", "0").contains("limits.user.order.burst"));
         assert!(refused("GATEWAY__WECHAT__APP_ID", "wx1").contains("wechat.app_secret"));
+        assert!(refused("GATEWAY__AUTH__JWT_SECRET_ALSO", "short").contains("auth.jwt_secret_also"));
+        assert!(refused("GATEWAY__INTERNAL__TOKEN_ALSO", "short").contains("internal.token_also"));
         assert!(refused("GATEWAY__LINE__SECRET", "short").contains("line.secret"));
         assert!(refused("GATEWAY__LINE__SECRET_PREVIOUS", "changeme").contains("line.secret_previous"));
         assert!(refused("GATEWAY__LINE__ADMIT_PER_SECOND", "0").contains("line.admit_per_second"));

@@ -63,7 +63,9 @@ enum Checked {
 /// Issues tokens and checks them.
 pub struct Tokens {
     /// Our own key; `None` where only the provider's count.
-    own: Option<(EncodingKey, DecodingKey)>,
+    own: Option<EncodingKey>,
+    /// Whose HS256 tokens count: ours, and the one before or after it.
+    own_checks: Vec<DecodingKey>,
     own_validation: Validation,
     /// Those of `own` that were seen lately.
     verified: Verified,
@@ -79,12 +81,15 @@ impl Tokens {
     pub fn new(settings: &AuthSettings, jwks: Option<Arc<Jwks>>, dev: bool) -> Self {
         provider::install();
         let secret = settings.jwt_secret.expose_secret().as_bytes();
-        let own = (!secret.is_empty())
-            .then(|| (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret)));
+        let own = (!secret.is_empty()).then(|| EncodingKey::from_secret(secret));
+        let also = settings.jwt_secret_also.expose_secret().as_bytes();
+        let counts = [secret, also].into_iter().filter(|secret| !secret.is_empty());
+        let own_checks = counts.map(DecodingKey::from_secret).collect();
         let jwks_issuer =
             if settings.jwks_issuer.is_empty() { &settings.issuer } else { &settings.jwks_issuer };
         Self {
             own,
+            own_checks,
             own_validation: validation(Algorithm::HS256, &settings.issuer, &settings.audience),
             verified: Verified::default(),
             jwks,
@@ -99,7 +104,7 @@ impl Tokens {
     /// # Errors
     /// There is no key of ours, or the claims cannot be written, which would be a defect.
     pub fn issue(&self, user: &UserId, role: Role) -> Result<String, jsonwebtoken::errors::Error> {
-        let Some((key, _)) = &self.own else {
+        let Some(key) = &self.own else {
             return Err(jsonwebtoken::errors::ErrorKind::InvalidKeyFormat.into());
         };
         let iat = jsonwebtoken::get_current_timestamp();
@@ -163,8 +168,9 @@ impl Tokens {
     }
 
     fn check_own(&self, token: &str) -> Checked {
-        let Some((_, key)) = &self.own else { return Checked::Rejected };
-        let checked = self.judge(token, key, &self.own_validation);
+        let checked = self.own_checks.iter().map(|key| self.judge(token, key, &self.own_validation));
+        let counts = checked.into_iter().find(|checked| matches!(checked, Checked::Counts(_)));
+        let checked = counts.unwrap_or(Checked::Rejected);
         if let Checked::Counts(caller) = &checked {
             self.verified.insert(token, caller);
         }

@@ -5,6 +5,7 @@ import tomllib
 import unittest
 
 import yaml
+from backlog import adapter_query, verdict
 from manifests import K8S, ROOT, find, kustomize
 from scaling import EXTERNAL, RESOURCE, desired, next_step
 
@@ -72,6 +73,21 @@ class MetricPath(unittest.TestCase):
             self.assertIn(f'gauge!("{gauge}"', sources[gauge])
             self.assertIn(gauge, rule["metricsQuery"])
         self.assertIn('name: "admission"', (ROOT / "gateway/src/admission.rs").read_text())
+
+    def test_the_adapter_asks_for_its_namespace_alone(self):
+        self.assertEqual(
+            adapter_query("stampede_reservations_waiting"),
+            'sum(max by (partition) (reservations_waiting{namespace="stampede"}))',
+        )
+        self.assertEqual(
+            adapter_query("stampede_admission_waiting"),
+            'sum(batcher_queue_depth{name="admission",namespace="stampede"})',
+        )
+
+    def test_a_measured_backlog_is_told_in_replicas(self):
+        orders = find(kustomize("overlays/prod"), "HorizontalPodAutoscaler", "order-service")
+        told = verdict(orders, 5, 321.0)
+        self.assertEqual(told, "321 waiting, 20 for each replica: 5 replicas become 17, 15 of them at once")
 
     def test_each_external_metric_is_served_by_a_rule_and_keda_asks_the_same(self):
         rules = yaml.safe_load((K8S / "components/prometheus-adapter/rules.yaml").read_text())["externalRules"]

@@ -66,9 +66,9 @@ impl App {
             webhooks: settings.webhooks.clone(),
             due: due.clone(),
         });
-        let token = settings.internal.token.clone();
+        let internal = settings.internal.clone();
         let server = Server::bind(&settings.http, settings.drain, health.clone(), move |cfg| {
-            routes(cfg, api.clone(), &token);
+            routes(cfg, api.clone(), &internal);
         })?;
 
         let ingest = Ingest::new(db.clone(), hub.clone(), due.clone());

@@ -15,9 +15,8 @@ use actix_web::error::QueryPayloadError;
 use actix_web::web::{self, PayloadConfig, QueryConfig, ServiceConfig};
 use actix_web::{Error, HttpRequest, HttpResponse};
 use common::problem::{Code, Problem};
+use common::settings::InternalSettings;
 use common::{health, internal};
-use secrecy::SecretString;
-
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -62,12 +61,12 @@ impl Api {
 }
 
 /// Every route of the service.
-pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, token: &SecretString) {
+pub fn routes(cfg: &mut ServiceConfig, api: web::Data<Api>, internal_settings: &InternalSettings) {
     health::routes(cfg);
     let query = QueryConfig::default().error_handler(bad_query);
     cfg.app_data(api).app_data(PayloadConfig::new(BODY_BYTES_MAX)).app_data(query).service(
         web::scope("/internal/v1")
-            .wrap(internal::guard(token))
+            .wrap(internal::guard(internal_settings))
             .route("/events", web::get().to(events::stream))
             .service(
                 web::resource("/admin/audit-log")

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use common::amqp::AmqpSettings;
 use common::settings::{
-    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, check_secret,
-    check_store,
+    DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, check_store,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -212,7 +211,7 @@ impl Settings {
     /// # Errors
     /// Names the first key that cannot be used.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.internal.check(self.profile)?;
         self.amqp.validate()?;
         for (key, url) in [
             ("database.url", &self.database.url),

@@ -13,6 +13,7 @@ use common::topology::{Exchange, Queue};
 use diesel_async::RunQueryDsl as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::db::replica::Reports;
 use crate::db::statement::Kept;
 use crate::db::{self, Db, Pools};
 use crate::payments::provider::Providers;
@@ -58,11 +59,15 @@ impl App {
         let watch = Watch::new(stop.clone());
         tasks.spawn("order-watch", watch.clone().run(db.clone(), tasks.stop_token()));
 
+        let reports = Reports::connect(&settings.database, requests.clone())?;
+        tasks.spawn("replica-marks", reports.clone().mark(tasks.stop_token()));
+
         let state = http::State {
             db: requests,
+            reports,
             watch,
             publisher,
-            internal_token: settings.internal.token.clone(),
+            internal: settings.internal.clone(),
             checkout: http::payments::Checkout {
                 public_url: settings.payments.public_url.clone(),
                 sandbox_secret: settings.sandbox().then(|| settings.payments.sandbox_secret.clone()),

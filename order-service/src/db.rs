@@ -2,6 +2,7 @@
 
 mod connect;
 mod error;
+pub mod replica;
 pub mod schema;
 mod schema_version;
 pub mod statement;
@@ -86,12 +87,26 @@ impl Db {
     pub fn connect(settings: &DatabaseSettings) -> anyhow::Result<Pools> {
         let committed = Arc::new(Notify::new());
         let open = |size| {
-            let pool = pool(settings, size)?;
+            let pool = pool(settings, &settings.url, size)?;
             let (wait, connecting) = (settings.pool_wait(), settings.connect_timeout());
             let (committed, runtime) = (committed.clone(), Handle::current());
             anyhow::Ok(Self { pool, wait, connecting, committed, runtime })
         };
         Ok(Pools { requests: open(settings.pool_size)?, background: open(settings.background_pool_size)? })
+    }
+
+    /// The replica of the settings; `None` where there is none.
+    ///
+    /// # Errors
+    /// The settings make no pool.
+    fn replica(settings: &DatabaseSettings) -> anyhow::Result<Option<Self>> {
+        if settings.replica_url.expose_secret().is_empty() {
+            return Ok(None);
+        }
+        let pool = pool(settings, &settings.replica_url, settings.replica_pool_size)?;
+        let (wait, connecting) = (settings.pool_wait(), settings.connect_timeout());
+        let (committed, runtime) = (Arc::default(), Handle::current());
+        Ok(Some(Self { pool, wait, connecting, committed, runtime }))
     }
 
     /// A connection, for reads and for background work that nobody cancels.
@@ -184,7 +199,11 @@ impl Db {
     }
 }
 
-fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPgConnection>> {
+fn pool(
+    settings: &DatabaseSettings,
+    url: &SecretString,
+    size: usize,
+) -> anyhow::Result<Pool<AsyncPgConnection>> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
     let setup = session_setup(settings);
@@ -196,8 +215,8 @@ fn pool(settings: &DatabaseSettings, size: usize) -> anyhow::Result<Pool<AsyncPg
         async { opening.await.unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string()))) }
             .boxed()
     });
-    let url = settings.url.expose_secret();
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+    let manager =
+        AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url.expose_secret(), config);
     // The connection that was used last: its server process has plans and tables at hand, the others' have gone cold.
     let pool = Pool::builder(manager).max_size(size).queue_mode(QueueMode::Lifo);
     pool.build().context("database pool")

@@ -21,10 +21,11 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use common::amqp::Publisher;
 use common::problem::{Code, Problem};
+use common::settings::InternalSettings;
 use common::{health, internal};
-use secrecy::SecretString;
 
 use crate::db::Db;
+use crate::db::replica::Reports;
 use crate::error::ApiError;
 use crate::watch::Watch;
 
@@ -33,12 +34,14 @@ use crate::watch::Watch;
 pub struct State {
     /// The database.
     pub db: Db,
+    /// What may be read from a replica.
+    pub reports: Reports,
     /// Waiting for orders to change.
     pub watch: Watch,
     /// Sends dead letters again.
     pub publisher: Publisher,
-    /// The shared secret of `/internal/v1`.
-    pub internal_token: SecretString,
+    /// What callers of `/internal/v1` prove themselves with.
+    pub internal: InternalSettings,
     /// The payment providers.
     pub checkout: payments::Checkout,
     /// The sandbox provider.
@@ -55,6 +58,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Registers everything.
 pub fn routes(cfg: &mut ServiceConfig, state: &State) {
     cfg.app_data(web::Data::new(state.db.clone()))
+        .app_data(web::Data::new(state.reports.clone()))
         .app_data(web::Data::new(state.watch.clone()))
         .app_data(web::Data::new(state.publisher.clone()))
         .app_data(web::Data::new(state.checkout.clone()))
@@ -75,7 +79,7 @@ pub fn routes(cfg: &mut ServiceConfig, state: &State) {
         .configure(health::routes)
         .service(
             web::scope("/internal/v1")
-                .wrap(internal::guard(&state.internal_token))
+                .wrap(internal::guard(&state.internal))
                 .configure(for_stock_service)
                 .configure(for_buyers)
                 .app_data(web::Data::new(erasure::KeepHours(state.keep_hours)))

@@ -96,6 +96,11 @@ static OWN: &[Metric] = &[
         &[Label::OneOf("reason", &["serialization", "deadlock"])],
         "transactions tried again",
     ),
+    a_counter(
+        "reports_read_total",
+        &[Label::OneOf("from", &["primary", "replica"])],
+        "what admins list, by where it was read",
+    ),
     a_gauge("database_pool_connections", &[POOL], "connections open"),
     a_gauge("database_pool_available", &[POOL], "connections that nobody uses"),
     a_gauge("database_pool_waiting", &[POOL], "tasks that wait for a connection"),

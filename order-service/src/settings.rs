@@ -60,6 +60,12 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// The same with the role that owns the tables, for migrations; empty: `url`.
     pub migration_url: SecretString,
+    /// A streaming replica of the same, for what admins list; empty: none.
+    pub replica_url: SecretString,
+    /// How far behind the replica may be.
+    pub replica_lag_max_ms: u64,
+    /// Most connections of this process to the replica.
+    pub replica_pool_size: usize,
     /// Whether this process migrates when it starts; if not, it waits for who does.
     pub migrate_at_start: bool,
     /// Most connections of this process for requests.
@@ -78,6 +84,8 @@ pub struct DatabaseSettings {
     pub idle_in_transaction_timeout_ms: u64,
 }
 
+/// How far behind a replica may be set to be. Below, nothing that was asked of the primary would be recent enough.
+const REPLICA_LAG_MS: std::ops::RangeInclusive<u64> = 500..=60_000;
 /// How much longer than a statement may take the server may say nothing.
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
 
@@ -346,7 +354,7 @@ impl Settings {
     }
 
     fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.internal.check(self.profile)?;
         self.amqp.validate()?;
         for (key, url) in [
             ("database.url", &self.database.url),
@@ -355,9 +363,17 @@ impl Settings {
         ] {
             check_store(key, url, self.profile)?;
         }
+        if !self.database.replica_url.expose_secret().is_empty() {
+            check_store("database.replica_url", &self.database.replica_url, self.profile)?;
+        }
+        if !REPLICA_LAG_MS.contains(&self.database.replica_lag_max_ms) {
+            let reason = format!("must be {} to {}", REPLICA_LAG_MS.start(), REPLICA_LAG_MS.end());
+            return Err(SettingsError::invalid("database.replica_lag_max_ms", reason));
+        }
         self.validate_payments()?;
         let at_least_one = [
             ("database.pool_size", self.database.pool_size > 0),
+            ("database.replica_pool_size", self.database.replica_pool_size > 0),
             ("database.background_pool_size", self.database.background_pool_size > 0),
             ("database.statement_timeout_ms", self.database.statement_timeout_ms > 0),
             ("database.lock_timeout_ms", self.database.lock_timeout_ms > 0),
@@ -439,6 +455,7 @@ mod tests {
             ("PROFILE", "production", "internal.token"),
             ("HTTP__PROT", "1", "prot"),
             ("DATABASE__POOL_SIZE", "0", "database.pool_size"),
+            ("DATABASE__REPLICA_LAG_MAX_MS", "100", "database.replica_lag_max_ms"),
             ("EXPIRY__BATCH_MAX", "0", "expiry.batch_max"),
             ("OUTBOX__KEEP_HOURS", "many", "keep_hours"),
         ] {

@@ -76,9 +76,9 @@ impl App {
             catalogue: parts.catalogue.clone(),
             lease_ms: settings.catalogue.script_lease_ms(),
         };
-        let token = settings.internal.token.clone();
+        let internal = settings.internal.clone();
         let server = Server::bind(&settings.http, settings.drain, health.clone(), move |cfg| {
-            routes(cfg, &api, &token);
+            routes(cfg, &api, &internal);
         })?;
         parts.start(&settings, &health, &tasks);
         Ok(Self { server, tasks, stop, drain: settings.drain })

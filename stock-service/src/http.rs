@@ -7,7 +7,7 @@ mod withdraw;
 
 use actix_web::web::{self, JsonConfig, PathConfig, ServiceConfig};
 use common::internal;
-use secrecy::SecretString;
+use common::settings::InternalSettings;
 
 use crate::catalogue::CatalogueReader;
 use crate::error::ApiError;
@@ -34,11 +34,11 @@ pub struct Api {
 }
 
 /// Every path.
-pub fn routes(cfg: &mut ServiceConfig, api: &Api, token: &SecretString) {
+pub fn routes(cfg: &mut ServiceConfig, api: &Api, internal_settings: &InternalSettings) {
     common::health::routes(cfg);
     cfg.service(
         web::scope("/internal/v1")
-            .wrap(internal::guard(token))
+            .wrap(internal::guard(internal_settings))
             .app_data(web::Data::new(api.clone()))
             .app_data(
                 JsonConfig::default()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::amqp::AmqpSettings;
 use common::settings::{
     DrainSettings, HttpSettings, InternalSettings, Profile, SettingsError, TelemetrySettings, UrlList,
-    check_secret, check_store,
+    check_store,
 };
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -195,7 +195,7 @@ impl Settings {
     /// # Errors
     /// Names the first key that cannot be used.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check_secret("internal.token", &self.internal.token, self.profile)?;
+        self.internal.check(self.profile)?;
         self.amqp.validate()?;
         for (key, url) in [("redis.url", &self.redis.url), ("amqp.url", &self.amqp.url)] {
             if url.expose_secret().is_empty() {

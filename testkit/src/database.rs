@@ -92,9 +92,37 @@ impl Database {
         url.into()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn role(&self) -> String {
         // The random part alone: names are short.
         format!("r_{}", self.name.rsplit('_').next().unwrap_or_default())
+    }
+
+    /// Adds a second login with the rights of the first, as when its password is changed; its address.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn add_next_role(&self) -> String {
+        let (role, next) = (self.role(), self.next_role());
+        let create = format!("CREATE ROLE {next} LOGIN PASSWORD '{next}' IN ROLE {role}");
+        self.administer(&create).await.expect("the role is created");
+        self.role_url().replace(&role, &next)
+    }
+
+    /// Lets nobody log in by the first role any more, and ends its connections; says how many there were.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn retire_role(&self) -> usize {
+        let role = self.role();
+        self.administer(&format!("ALTER ROLE {role} NOLOGIN")).await.expect("the role is retired");
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+        let mut connection =
+            AsyncPgConnection::establish(self.server.as_str()).await.expect("Postgres answers");
+        diesel::sql_query(end).execute(&mut connection).await.expect("connections can be ended")
     }
 
     /// Ends every connection to this database, as a crash of the server would.
@@ -134,6 +162,10 @@ impl Database {
         self.close_all_connections().await;
     }
 
+    fn next_role(&self) -> String {
+        format!("{}_next", self.role())
+    }
+
     fn terminate(&self) -> String {
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", self.name)
     }
@@ -151,6 +183,7 @@ impl Drop for Database {
         cleanup::block_on("dropping a database", async {
             self.administer(&statement).await?;
             if self.has_role {
+                self.administer(&format!("DROP ROLE IF EXISTS {}", self.next_role())).await?;
                 self.administer(&format!("DROP ROLE {}", self.role())).await?;
             }
             Ok(())

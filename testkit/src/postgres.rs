@@ -9,6 +9,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use reqwest::Url;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::Database;
 use crate::process::Process;
 use crate::{environment, port};
 
@@ -43,6 +44,28 @@ impl PostgresServer {
         server.create().expect("a cluster can be made");
         server.resume().await;
         server
+    }
+
+    /// Starts a streaming replica with a copy of this server's data. Takes some seconds.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start_replica(&self) -> Self {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let folder = environment::directory().join(format!("postgres-{id}"));
+        let log = environment::directory().join(format!("postgres-{id}.log"));
+        let password = self.password.clone();
+        let mut replica = Self { folder, log, password, port: port::free(), process: None };
+        replica.copy_of(self.port).expect("a copy can be made");
+        replica.resume().await;
+        replica
+    }
+
+    /// `postgres://user:password@host:port/<database>`, as the superuser: where another server's database is on this one.
+    pub fn url_of(&self, database: &Database) -> String {
+        let mut url = self.server_url();
+        url.set_path(database.name());
+        url.into()
     }
 
     /// `postgres://user:password@host:port/postgres`, as the superuser.
@@ -81,11 +104,22 @@ impl PostgresServer {
         }
     }
 
-    fn create(&self) -> anyhow::Result<()> {
+    fn make_folder(&self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.folder)?;
-        if is_root()? {
-            run(Command::new("chown").arg("postgres:postgres").arg(&self.folder))?;
-        }
+        give_to_server(&self.folder)
+    }
+
+    /// With `standby.signal` and where the primary is (`-R`).
+    fn copy_of(&self, primary: u16) -> anyhow::Result<()> {
+        self.make_folder()?;
+        let mut copy = as_server(&programs()?.join("pg_basebackup"))?;
+        copy.env("PGPASSWORD", &self.password).env_remove("PGHOST").current_dir(&self.folder);
+        copy.args(["-h", "127.0.0.1", "-p", &primary.to_string(), "-U", SUPERUSER, "-R", "--no-sync"]);
+        run(copy.args(["--checkpoint=fast", "--wal-method=stream", "-D"]).arg(self.folder.join("data")))
+    }
+
+    fn create(&self) -> anyhow::Result<()> {
+        self.make_folder()?;
         let password = self.folder.join("password");
         std::fs::write(&password, &self.password)?;
         let mut initdb = as_server(&programs()?.join("initdb"))?;
@@ -139,8 +173,16 @@ fn programs() -> anyhow::Result<PathBuf> {
     newest.context("PostgreSQL is not installed")
 }
 
+/// Lets the user of [`as_server`] write there.
+pub(crate) fn give_to_server(folder: &Path) -> anyhow::Result<()> {
+    if is_root()? {
+        run(Command::new("chown").args(["-R", "postgres:postgres"]).arg(folder))?;
+    }
+    Ok(())
+}
+
 /// `program` as a user that Postgres accepts: as root, through setpriv, which replaces itself.
-fn as_server(program: &Path) -> anyhow::Result<Command> {
+pub(crate) fn as_server(program: &Path) -> anyhow::Result<Command> {
     if !is_root()? {
         return Ok(Command::new(program));
     }

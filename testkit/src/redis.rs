@@ -18,6 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const USERS: &str = include_str!("../../deploy/stores/redis.acl");
 /// The password of services' users: the server is the test's own, and everybody may do everything by another user.
 const USERS_PASSWORD: &str = "of-this-test";
+const NEXT_PASSWORD: &str = "the-one-that-comes-next";
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// After so long without a sign a server of a cluster may be replaced; 15 s by default.
 const CLUSTER_NODE_TIMEOUT_MS: u32 = 1_500;
@@ -102,6 +103,33 @@ impl Redis {
     /// The address with the user that `service` has in production, and its rights.
     pub fn url_of(&self, service: &str) -> String {
         format!("redis://{service}:{USERS_PASSWORD}@127.0.0.1:{}/", self.port)
+    }
+
+    /// Lets a service's user in by a second password, as when it is changed; the address with it.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn add_next_password(&self, service: &str) -> String {
+        let answer = self.command(&format!("ACL SETUSER {service} >{NEXT_PASSWORD}")).await;
+        assert!(answer.starts_with("+OK"), "the password of {service}: {answer}");
+        self.url_of(service).replace(USERS_PASSWORD, NEXT_PASSWORD)
+    }
+
+    /// The first password of a service's user counts no more; connections that came by it stay.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn retire_password(&self, service: &str) {
+        let answer = self.command(&format!("ACL SETUSER {service} <{USERS_PASSWORD}")).await;
+        assert!(answer.starts_with("+OK"), "the password of {service}: {answer}");
+    }
+
+    /// Whether a service's user gets in by its first password.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn first_password_counts(&self, service: &str) -> bool {
+        self.command(&format!("AUTH {service} {USERS_PASSWORD}")).await.starts_with("+OK")
     }
 
     /// The port, the same over all restarts.
@@ -342,7 +370,7 @@ async fn answers(port: u16, id: u32) -> bool {
 }
 
 /// Sends one inline command on a connection of its own and returns the raw answer.
-async fn ask(port: u16, command: &str) -> anyhow::Result<String> {
+pub(crate) async fn ask(port: u16, command: &str) -> anyhow::Result<String> {
     let conversation = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;

@@ -119,6 +119,38 @@ impl Vhost {
         format!("{}-{service}", self.user)
     }
 
+    fn next_user_of(&self, service: &str) -> String {
+        format!("{}-next", self.user_of(service))
+    }
+
+    /// Adds a second user with the rights of a service's own, as when its password is changed; its address.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses, or services have no users here.
+    pub async fn add_next_user(&self, service: &str) -> String {
+        let permission = self.services.iter().find(|permission| permission.service == service);
+        let Permission { configure, write, read, .. } = permission.expect("services have users here");
+        let (user, password) = (self.next_user_of(service), uuid::Uuid::new_v4().simple().to_string());
+        let body = json!({ "password": password, "tags": "" });
+        self.call(Method::PUT, &format!("users/{user}"), Some(body)).await.expect("the user is created");
+        let rights = json!({ "configure": configure, "write": write, "read": read });
+        let path = format!("permissions/{}/{user}", self.name);
+        self.call(Method::PUT, &path, Some(rights)).await.expect("the user gets its rights");
+        let mut url = Url::parse(&self.url()).expect("an address");
+        url.set_username(&user).expect("an amqp URL has room for a user");
+        url.set_password(Some(&password)).expect("an amqp URL has room for a password");
+        url.into()
+    }
+
+    /// Deletes a service's first user, which ends its connections.
+    ///
+    /// # Panics
+    /// If RabbitMQ refuses.
+    pub async fn retire_user(&self, service: &str) {
+        let path = format!("users/{}", self.user_of(service));
+        self.delete(&path).await.expect("the user is deleted");
+    }
+
     /// Messages in each queue, ready and unacknowledged together.
     ///
     /// RabbitMQ counts at intervals; this waits one interval, so the numbers are from after the call.
@@ -294,8 +326,9 @@ impl Drop for Vhost {
         }
         cleanup::block_on("deleting a virtual host", async {
             self.call(Method::DELETE, &self.path(), None).await?;
-            for user in self.users() {
-                self.call(Method::DELETE, &format!("users/{user}"), None).await?;
+            let next = self.services.iter().map(|permission| self.next_user_of(permission.service));
+            for user in self.users().into_iter().chain(next) {
+                self.delete(&format!("users/{user}")).await?;
             }
             Ok(())
         });

@@ -47,6 +47,7 @@ struct Counters {
     requests: AtomicU64,
     unavailable: AtomicU64,
     refused: AtomicU64,
+    unauthenticated: AtomicU64,
     unanswered: AtomicU64,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Done {
     pub(super) requests: u64,
     pub(super) unavailable: u64,
     pub(super) refused: u64,
+    /// Of them, how many because of their token.
+    pub(super) unauthenticated: u64,
     pub(super) unanswered: u64,
     pub(super) accepted: BTreeSet<OrderId>,
     /// Answers that nobody may get.
@@ -131,6 +134,7 @@ impl Load {
             requests: counters.requests.load(Ordering::Relaxed),
             unavailable: counters.unavailable.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
+            unauthenticated: counters.unauthenticated.load(Ordering::Relaxed),
             unanswered: counters.unanswered.load(Ordering::Relaxed),
             accepted: std::mem::take(&mut *accepted.lock()),
             strange: std::mem::take(&mut *strange.lock()),
@@ -222,6 +226,8 @@ impl Shared {
         let patient = answer.header("retry-after").is_some() && answer.header("x-outcome").is_some();
         if answer.status.is_client_error() && answer.code().is_some() {
             counters.refused.fetch_add(1, Ordering::Relaxed);
+            let by_token = u64::from(answer.status == StatusCode::UNAUTHORIZED);
+            counters.unauthenticated.fetch_add(by_token, Ordering::Relaxed);
         } else if answer.status == StatusCode::SERVICE_UNAVAILABLE && patient {
             counters.unavailable.fetch_add(1, Ordering::Relaxed);
         } else if !answer.status.is_success() {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -9,7 +10,7 @@ use common::health::{self, Health};
 use common::http_client::{self, CallError, Upstream};
 use common::internal::{self, Deadline, OnBehalfOf};
 use common::serve::Server;
-use common::settings::{DrainSettings, HttpSettings, UrlList};
+use common::settings::{DrainSettings, HttpSettings, InternalSettings, UrlList};
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -20,8 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::support::far;
 
 const TOKEN: &str = "the-token-of-these-tests";
+const NEXT_TOKEN: &str = "the-token-that-comes-next";
 const LOCAL: HttpSettings =
     HttpSettings { host: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port: 0, workers: 1 };
+
+fn secrets() -> InternalSettings {
+    InternalSettings { token: TOKEN.into(), token_also: NEXT_TOKEN.into() }
+}
 
 /// A service with one slow route and one that tells what it heard.
 struct Service {
@@ -41,7 +47,7 @@ impl Service {
         let drain = DrainSettings { ready_delay_ms, timeout_ms: 30_000 };
         let server = Server::bind(&LOCAL, drain, health.clone(), move |cfg| {
             let scope = web::scope("/internal/v1")
-                .wrap(internal::guard(&SecretString::from(TOKEN)))
+                .wrap(internal::guard(&secrets()))
                 .route("/slow", web::get().to(slow))
                 .route("/heard", web::post().to(heard))
                 .route("/mine", web::get().to(mine));
@@ -106,6 +112,17 @@ async fn without_the_internal_token_nothing_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_secret_is_changed_both_are_heard() {
+    let service = Service::start(0);
+    let client = http_client::build(Duration::from_secs(5), Duration::from_secs(30)).unwrap();
+    for token in [TOKEN, NEXT_TOKEN] {
+        let request = client.get(format!("{}/internal/v1/mine", service.url)).header("x-user-id", "u1");
+        let response = request.header(internal::TOKEN_HEADER, token).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_for_nobody_is_refused_where_a_user_is_needed() {
     let service = Service::start(0);
     let upstream = upstream(&service.url);
@@ -144,6 +161,43 @@ async fn an_instance_that_cannot_be_reached_is_passed_over() {
             upstream.request(Method::GET, "/internal/v1/mine", far()).header(internal::USER_HEADER, "u1");
         assert_eq!(call.send().await.unwrap().status(), StatusCode::OK);
     }
+}
+
+/// An address where connections are taken and reset: a balancer in front of a replica that died. Counts them.
+async fn dead_behind_a_balancer() -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            counter.fetch_add(1, Ordering::Relaxed);
+            connection.set_zero_linger().unwrap();
+        }
+    });
+    (url, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_connections_break_is_left_alone_for_a_moment() {
+    let (dead, taken) = dead_behind_a_balancer().await;
+    let service = Service::start(0);
+    let upstream = upstream(&format!("{dead},{}", service.url));
+    let began = Instant::now();
+    let mut unknown = 0;
+    for _ in 0..100 {
+        let call = upstream.request(Method::POST, "/internal/v1/heard", far()).json(&json!({}));
+        match call.send().await {
+            Ok(response) => assert_eq!(response.status(), StatusCode::OK),
+            Err(CallError::Unknown { .. }) => unknown += 1,
+            Err(error @ CallError::NotSent { .. }) => panic!("{error:?}"),
+        }
+    }
+    // Once, and once more for each rest that went by on a machine that is busy.
+    let allowed = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=allowed).contains(&unknown), "{unknown} of 100 calls were lost, {allowed} may be");
+    assert!(taken.load(Ordering::Relaxed) <= allowed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

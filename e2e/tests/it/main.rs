@@ -15,6 +15,7 @@ mod one_trace;
 mod privileges;
 mod races;
 mod redis_cluster;
+mod redis_sentinel;
 mod storm;
 mod support;
 mod told;

@@ -15,6 +15,7 @@ use super::admin::{Admin, done};
 use super::cursor::{self, Cursor};
 use super::{csv, csv::HEADER};
 use crate::db::Db;
+use crate::db::replica::Reports;
 use crate::error::ApiError;
 use crate::orders::admin_listing::{self, Filter};
 use crate::payments::refunds;
@@ -37,7 +38,7 @@ pub struct OrdersQuery {
 ///
 /// CSV comes without pages, as a stream of everything; with `limit` it is as long as a page.
 pub async fn list(
-    db: web::Data<Db>,
+    reports: web::Data<Reports>,
     _: Admin,
     query: web::Query<OrdersQuery>,
     request: HttpRequest,
@@ -47,9 +48,11 @@ pub async fn list(
     let limit = cursor::limit(query.limit.as_deref())?;
     if wants_csv(&request) {
         let left = query.limit.as_ref().map(|_| limit);
-        return Ok(as_csv(db.get_ref().clone(), filter, after, left));
+        return Ok(as_csv(reports.get_ref().clone(), filter, after, left));
     }
-    let orders = admin_listing::page(&mut *db.get().await?, &filter, after.map(pair), limit + 1).await?;
+    let (filter, after) = (&filter, after.map(pair));
+    let read = async |conn: &mut _| admin_listing::page(conn, filter, after, limit + 1).await;
+    let orders = reports.read(read).await?;
     let (items, next_cursor) = cursor::page(orders, limit, place);
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
@@ -113,10 +116,10 @@ enum Written {
 
 /// Reads page by page as the client takes it, so that memory does not grow with the listing. An error in the middle
 /// breaks the connection off: a client sees that the file is not whole.
-fn as_csv(db: Db, filter: Filter, before: Option<Cursor>, left: Option<i64>) -> HttpResponse {
+fn as_csv(reports: Reports, filter: Filter, before: Option<Cursor>, left: Option<i64>) -> HttpResponse {
     let start = (Written::Nothing(before), left);
     let chunks = stream::try_unfold(start, move |(written, left)| {
-        let (db, filter) = (db.clone(), filter.clone());
+        let (reports, filter) = (reports.clone(), filter.clone());
         async move {
             let (before, mut text) = match written {
                 Written::Nothing(before) => (before, HEADER.to_owned()),
@@ -124,8 +127,9 @@ fn as_csv(db: Db, filter: Filter, before: Option<Cursor>, left: Option<i64>) -> 
                 Written::All => return Ok::<_, ApiError>(None),
             };
             let wanted = left.map_or(CSV_PAGE, |left| left.min(CSV_PAGE));
-            let orders =
-                admin_listing::page(&mut *db.get().await?, &filter, before.map(pair), wanted).await?;
+            let (filter, before) = (&filter, before.map(pair));
+            let page = async |conn: &mut _| admin_listing::page(conn, filter, before, wanted).await;
+            let orders = reports.read(page).await?;
             text.extend(orders.iter().map(csv::line));
             let read = i64::try_from(orders.len()).unwrap_or(i64::MAX);
             let left = left.map(|left| left - read);

@@ -13,6 +13,7 @@ use super::body::Json;
 use super::cursor::{self, Cursor};
 use super::withdraw;
 use crate::audit_log;
+use crate::db::replica::Reports;
 use crate::db::{Db, DbError};
 use crate::error::ApiError;
 use crate::sales::admin::{self, SaleAction};
@@ -123,13 +124,14 @@ pub async fn restock(
 
 /// `GET /internal/v1/admin/audit-log`: what admins did, the newest first.
 pub async fn audit_log(
-    db: web::Data<Db>,
+    reports: web::Data<Reports>,
     _: Admin,
     query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = cursor::limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(Cursor::decode).transpose()?.map(number).transpose()?;
-    let entries = audit_log::page(&mut *db.get().await?, after, limit + 1).await?;
+    let read = async |conn: &mut _| audit_log::page(conn, after, limit + 1).await;
+    let entries = reports.read(read).await?;
     let (items, next_cursor) =
         cursor::page(entries, limit, |entry| Cursor { at: entry.at, id: numbered(entry.id) });
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))

@@ -41,10 +41,11 @@ UPDATE payments AS p SET asked = p.asked + 1, next_ask_at = now() + make_interva
 RETURNING p.id, p.order_id, p.provider, p.amount_cents, p.currency, o.quantity, p.asked,
           o.status = 'pending_payment' AND o.expires_at > now() AS payable";
 
-/// With some chance, so that what failed together does not come back together. Never later than the moment at which the order would expire.
+/// With some chance, so that what failed together does not come back together. Whoever was asked while the order could be
+/// paid ($3) is asked again when it would expire, at the latest: at once, if that moment has passed during the question.
 const LATER: &str = "
 UPDATE payments AS p
-   SET next_ask_at = CASE WHEN o.expires_at > now() THEN least(o.expires_at, now() + w.wait) ELSE now() + w.wait END
+   SET next_ask_at = CASE WHEN $3 THEN least(o.expires_at, now() + w.wait) ELSE now() + w.wait END
   FROM orders AS o, (SELECT make_interval(secs => $2 * (0.5 + random() / 2)) AS wait) AS w
  WHERE p.id = $1 AND p.status = 'started' AND o.id = p.order_id";
 
@@ -145,7 +146,7 @@ async fn settle(
             count("failed");
             tracing::warn!(payment.id = %id, error = &error as &dyn std::error::Error, "the provider was asked in vain");
             let wait = settings.retry_min().as_secs_f64() * 2_f64.powi(steps);
-            return later(db, id, wait.min(settings.retry_max().as_secs_f64())).await;
+            return later(db, id, payable, wait.min(settings.retry_max().as_secs_f64())).await;
         }
     };
     match standing {
@@ -153,7 +154,7 @@ async fn settle(
         Standing::Open | Standing::Unknown => {
             count("open");
             let wait = settings.first_wait().as_secs_f64() * GROWTH.powi(steps);
-            later(db, id, wait.min(settings.last_wait().as_secs_f64())).await
+            later(db, id, payable, wait.min(settings.last_wait().as_secs_f64())).await
         }
         Standing::Closed => {
             count("closed");
@@ -168,7 +169,7 @@ async fn settle(
             let verdict = notice::learn(db, provider, notice).await?;
             if let Verdict::Mismatch(field) = verdict {
                 tracing::error!(payment.id = %id, field, "what the provider says does not fit the payment");
-                return later(db, id, settings.retry_max().as_secs_f64()).await;
+                return later(db, id, payable, settings.retry_max().as_secs_f64()).await;
             }
             tracing::info!(payment.id = %id, verdict = verdict.name(), "learnt from the provider");
             Ok(())
@@ -181,8 +182,11 @@ fn bill(payment: Claimed) -> Bill {
     Bill { payment: id, order, amount_cents, currency, item_name: String::new(), quantity }
 }
 
-async fn later(db: &Db, payment: Uuid, wait_s: f64) -> Result<(), DbError> {
-    let statement = diesel::sql_query(LATER).bind::<SqlUuid, _>(payment).bind::<Double, _>(wait_s);
+async fn later(db: &Db, payment: Uuid, payable: bool, wait_s: f64) -> Result<(), DbError> {
+    let statement = diesel::sql_query(LATER)
+        .bind::<SqlUuid, _>(payment)
+        .bind::<Double, _>(wait_s)
+        .bind::<Bool, _>(payable);
     Kept(statement).execute(&mut db.get().await?).await?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use common::api::OrderStatus;
 use common::ids::OrderId;
+use diesel_async::SimpleAsyncConnection as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::eventually;
@@ -89,6 +90,27 @@ async fn an_order_expires_only_after_its_payment_is_closed() {
     assert_eq!(desk.world.number("SELECT taken FROM items").await, 0);
     assert_eq!(desk.world.words("SELECT status FROM payments").await, ["failed"]);
     assert_eq!(press(&desk, payment, "success").await.0, 409, "a closed payment captures nothing");
+}
+
+/// The next regular question would come a minute later, and the units would be held until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_time_runs_out_during_a_question_expires_right_after_it() {
+    let patient =
+        ["DATABASE__LOCK_TIMEOUT_MS", "DATABASE__STATEMENT_TIMEOUT_MS", "ASKING__PROVIDER_TIMEOUT_MS"];
+    let settings = patient.map(|setting| (setting, "30000")).into_iter().chain([SOON]);
+    let desk = Desk::open_with("during", &settings.collect::<Vec<_>>()).await;
+    let sale = desk.open_sale(10).await;
+    let order = desk.order(&sale, "ann", 1).await;
+    desk.pay("ann", order).await;
+
+    let mut provider = desk.world.connection().await;
+    provider.batch_execute("BEGIN; LOCK TABLE sandbox_payments IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    desk.world.execute("UPDATE payments SET next_ask_at = now()").await;
+    desk.world.number_becomes("SELECT asked FROM payments", 1).await;
+    desk.world.execute("UPDATE orders SET expires_at = now() - interval '1 second'").await;
+    provider.batch_execute("COMMIT").await.unwrap();
+
+    desk.instance.order_becomes(order, "ann", OrderStatus::Expired).await;
 }
 
 /// Its notice is lost too: money of an order that its buyer has cancelled goes back.
