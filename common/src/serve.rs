@@ -3,11 +3,16 @@
 mod answers;
 mod connections;
 mod guard;
+mod input;
+mod progress;
+mod stream;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,16 +21,19 @@ use actix_http::HttpService;
 use actix_service::map_config;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderName;
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{App, Error};
+use actix_web::{App, Error, HttpMessage as _};
 use anyhow::Context as _;
 use connections::Connections;
 pub use connections::{ConnectionLimits, Exempt};
-use guard::{Guard, Guarded, HEAD_TIMEOUT, Progress};
+use guard::Guard;
 use metrics::Histogram;
 use opentelemetry::trace::TraceContextExt as _;
+use progress::{Answer, HEAD_TIMEOUT, Progress};
+use stream::Guarded;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +45,10 @@ use crate::telemetry::trace::{self, Context, Describe, Sampling, SpanKind, TRACE
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Idle connections that keep their buffers, some 20 KiB each, of all workers together.
+const KEPT_CONNECTIONS_MAX: usize = 1024;
+/// Whose work a request is.
+const TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_HEADER);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
@@ -105,12 +117,19 @@ impl Server {
         if http.workers > 0 {
             server = server.workers(http.workers);
         }
+        let workers = if http.workers > 0 {
+            http.workers
+        } else {
+            std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        };
+        let kept_max = (KEPT_CONNECTIONS_MAX / workers).max(1);
         let half_closed = limits.half_closed;
         let (shown, connections) = (health.clone(), Connections::new(limits));
         let closing = server.graceful_shutdown_signal();
         let server = server.listen("http", listener, move || {
             let (seen, closing) =
                 (Seen { times: Times::default(), sampling: sampling.clone() }, closing.clone());
+            let idle_closing = closing.clone();
             let app = App::new()
                 .app_data(web::Data::new(shown.clone()))
                 .configure(routes.clone())
@@ -129,7 +148,7 @@ impl Server {
                     data.insert(connection.progress());
                 })
                 .finish(map_config(app, |()| AppConfig::default()));
-            Guard { inner, connections: connections.clone() }
+            Guard { inner, connections: connections.clone(), closing: idle_closing, kept_max }
         });
         let server = server.with_context(cannot_bind)?;
         Ok(Self { running: server.run(), address, health, drain })
@@ -181,14 +200,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Times(Rc<RefCell<HashMap<Kind, Histogram>>>);
 
 /// What requests have in common whose times are counted together: route, method, status.
-type Kind = (Option<String>, &'static str, StatusCode);
+type Kind = (Option<Cow<'static, str>>, &'static str, StatusCode);
 
 impl Times {
-    fn record(&self, route: Option<String>, method: &Method, status: StatusCode, took: Duration) {
+    fn record(&self, route: Option<Cow<'static, str>>, method: &Method, status: StatusCode, took: Duration) {
         let mut times = self.0.borrow_mut();
         let key = (route, known_method(method), status);
         let histogram = times.entry(key).or_insert_with_key(|(route, method, status)| {
-            let route = route.clone().unwrap_or_else(|| "none".to_owned());
+            let route = route.clone().unwrap_or(Cow::Borrowed("none"));
             let status = status.as_str().to_owned();
             metrics::histogram!("http_server_request_duration_seconds", "route" => route, "method" => *method, "status" => status)
         });
@@ -209,6 +228,11 @@ fn known_method(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+/// The route of a request, as a service with routes of its own says it in the request's extensions; for others the
+/// framework knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteName(pub &'static str);
 
 /// What is seen of the requests of one worker.
 #[derive(Clone)]
@@ -240,15 +264,15 @@ async fn observe(
         progress.no_surplus().await;
     }
     let asked_to_close = request.head().connection_type() == ConnectionType::Close;
-    let answering = progress.as_ref().map(Progress::answering);
+    let answering = progress.as_ref().map(|progress| progress.answering(request.head()));
     let response = trace::within(work.clone(), next.call(request)).await?;
     let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
     if let Some(progress) = progress.filter(|_| closes) {
         progress.last_answered();
     }
-    drop(answering);
 
-    let route = response.request().match_pattern();
+    let named = response.request().extensions().get::<RouteName>().map(|route| Cow::Borrowed(route.0));
+    let route = named.or_else(|| response.request().match_pattern().map(Cow::Owned));
     let span = work.span();
     if span.is_recording() {
         let (status, route) = (response.status(), route.as_deref().unwrap_or("none"));
@@ -261,13 +285,13 @@ async fn observe(
         }
     }
     seen.times.record(route, &method, response.status(), began.elapsed());
-    Ok(response)
+    Ok(response.map_body(|_, body| Answer { body, answering }))
 }
 
 impl Seen {
     /// The context of a request, which its log lines take their ids from.
     fn begin(&self, request: &ServiceRequest) -> Context {
-        let traceparent = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok());
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let (method, path) = (request.method(), request.path());
         let context = self.sampling.request(traceparent, || {
             Describe::new("request", SpanKind::Server)

@@ -6,6 +6,7 @@ readonly AUTOSCALE_DIR=$DEV_DIR/autoscale # an instance of its own
 readonly AUTOSCALE_REPLICAS=5             # minReplicas of both autoscalers: what they begin with
 readonly AUTOSCALE_PER_SECOND_MAX=200     # so slowly that the orders of one machine have to wait
 readonly AUTOSCALE_CONNECTIONS=2000       # nearly as many as a gateway's queue takes
+readonly AUTOSCALE_ORDERS_WITHIN_S=60
 AUTOSCALE_RUSH='' # the process that orders
 AUTOSCALE_STOPPED=()
 
@@ -19,7 +20,7 @@ autoscale_command() {
     autoscale_up GATEWAY__ADMISSION__PER_SECOND_MAX=0
     say "a backlog of order-service: Postgres stands still while orders come in"
     autoscale_rush 25 256
-    sleep 10 # It opens a sale first, which needs Postgres.
+    autoscale_await_orders # It opens a sale first, which needs Postgres.
     autoscale_freeze_postgres
     autoscale_value order-service --above 150 --within 60 --exporter "$(autoscale_env ORDER_URL)/metrics"
     autoscale_thaw_postgres
@@ -69,6 +70,16 @@ autoscale_rush() {
     AUTOSCALE_RUSH=$!
 }
 
+# Waits until the rush is under way.
+autoscale_await_orders() {
+    local deadline=$((SECONDS + AUTOSCALE_ORDERS_WITHIN_S)) ops
+    ops=$(autoscale_env GATEWAY_OPS_URL)
+    until http_get "${ops##*:}" /metrics | grep -q 'gateway_orders_accepted_total [1-9]'; do
+        ((SECONDS < deadline)) || die "no order is accepted" "${AUTOSCALE_DIR#"$ROOT"/}/rush says why"
+        sleep 0.5
+    done
+}
+
 # autoscale_value <service> <condition...>: the value by the adapter's query, when it is so, and the replicas.
 autoscale_value() {
     local service=$1
@@ -93,7 +104,8 @@ autoscale_freeze_postgres() {
     local -a backends
     server=$(<"$AUTOSCALE_DIR/pids/postgres")
     kill -STOP "$server"
-    read -r -a backends <"/proc/$server/task/$server/children"
+    # That file has no end of line, which `read` takes for a failure.
+    read -r -a backends <"/proc/$server/task/$server/children" || true
     AUTOSCALE_STOPPED=("$server" "${backends[@]}")
     kill -STOP "${AUTOSCALE_STOPPED[@]}" 2>/dev/null || true
 }

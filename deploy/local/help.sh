@@ -25,7 +25,8 @@ Trying it
      --steps 1000,..   arrivals a second, step by step (1000,2000,5000,10000); --hold-s <s> for each (30)
      --mix <who>       buyers, browsers, bots, sold-out or all
      --find-peak       closed loops with 64, 256 and 1,024 connections; --connections <n> for one of them
-     --cores 0,1       holds the system and the tool to these cores; --tool-cores 2,3 the tool to others
+     --cores 0,1       holds the system and the tool to these cores; --tool-cores 2,3 the tool to others,
+                       --gateway-cores 1 the gateways
      --overload        ten times the peak for 60 s, with a verdict on each promise
      --slowloris <n>   goodput with and without n slow connections
      --help            the rest

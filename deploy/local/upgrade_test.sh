@@ -4,8 +4,16 @@
 
 readonly UPGRADE_DIR=$DEV_DIR/upgrade-test
 
+readonly UPGRADE_ORDERS=24 # of four services
+readonly UPGRADE_LANES=2   # systems that are upgraded side by side, each of its own
+
 upgrade_test_command() {
-    local commit release=$UPGRADE_DIR/release
+    local commit release=$UPGRADE_DIR/release count=$UPGRADE_ORDERS
+    if [[ ${1:-} == --count && ${2:-} =~ ^[1-9][0-9]*$ ]]; then
+        count=$2
+        shift 2
+    fi
+    (($# == 0)) || die "./dev upgrade-test does not know $1" "./dev help lists the options"
     commit=$(<"$ROOT/deploy/last-release")
     git -C "$ROOT" cat-file -e "$commit^{commit}" 2>/dev/null || die "the last release, $commit, is not in this clone" "git fetch --unshallow"
     packages_ensure
@@ -13,7 +21,7 @@ upgrade_test_command() {
     test_sweep_old_runs
     TEST_DIR=$DEV_DIR/test-$$
     on_exit upgrade_test_finish
-    mkdir -p "$TEST_DIR/logs" "$UPGRADE_DIR/old" "$UPGRADE_DIR/new" "$TEST_DIR/live"
+    mkdir -p "$TEST_DIR/logs" "$UPGRADE_DIR/old" "$UPGRADE_DIR/new"
     chmod 711 "$DEV_DIR" "$TEST_DIR"
     test_start_servers
 
@@ -33,14 +41,42 @@ upgrade_test_command() {
     upgrade_keep new
     test_wait_for_servers
 
-    # Links; the drill turns them from the last release to this one.
-    local service
-    for service in "${SERVICES[@]}"; do
-        ln -s -- "$UPGRADE_DIR/old/$service" "$TEST_DIR/live/$service"
+    upgrade_lanes "$count" || die "a promise was broken" "what was found is above"
+}
+
+# upgrade_lanes <orders>: shares them out.
+upgrade_lanes() {
+    local lane lanes=$UPGRADE_LANES from=0 share failed=''
+    local -a pids=()
+    for ((lane = 1; lane <= lanes; lane++)); do
+        share=$((($1 * lane / lanes) - from))
+        ((share > 0)) || continue
+        upgrade_lane "$lane" "$from" "$share" &
+        pids+=($!)
+        from=$((from + share))
     done
-    STAMPEDE_TEST_BINARIES=$TEST_DIR/live RUST_LIB_BACKTRACE=0 run "$(target_folder)/chaos" --drill upgrades \
-        --old-binaries "$UPGRADE_DIR/old" --new-binaries "$UPGRADE_DIR/new" --live-binaries "$TEST_DIR/live" \
-        --git-hash "$(git rev-parse --short=12 HEAD 2>/dev/null)" "$@"
+    STARTERS=("${pids[@]}") # Ended with this command.
+    for lane in "${pids[@]}"; do
+        wait "$lane" || failed=yes
+    done
+    # shellcheck disable=SC2034 # read by lifecycle.sh
+    STARTERS=()
+    [[ -z $failed ]]
+}
+
+# upgrade_lane <number> <first order> <orders>
+upgrade_lane() {
+    local service live=$TEST_DIR/live-$1
+    mkdir -p "$live"
+    # Links; the drill turns them from the last release to this one.
+    for service in "${SERVICES[@]}"; do
+        ln -s -- "$UPGRADE_DIR/old/$service" "$live/$service"
+    done
+    export STAMPEDE_TEST_BINARIES=$live RUST_LIB_BACKTRACE=0
+    # In place of this shell, so that ending it ends the drill.
+    exec "$(target_folder)/chaos" --drill upgrades </dev/null 9>&- \
+        --old-binaries "$UPGRADE_DIR/old" --new-binaries "$UPGRADE_DIR/new" --live-binaries "$live" \
+        --from-order "$2" --count "$3" --git-hash "$(git rev-parse --short=12 HEAD 2>/dev/null)"
 }
 
 upgrade_test_finish() {

@@ -4,24 +4,44 @@ use actix_web::body::{BodySize, BoxBody, MessageBody as _};
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, CONTENT_LANGUAGE, HeaderValue, WWW_AUTHENTICATE};
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use common::problem::{Code, Problem};
+use common::serve::RouteName;
 use rand::Rng as _;
 use tokio::time::Instant;
 
 use crate::body::{self, Read};
-use crate::edge::request_id;
+use crate::edge::{Edge, request_id};
 use crate::endpoint::{Call, Endpoint, admit};
 use crate::error::ApiError;
 use crate::language::{Language, localise};
 use crate::limits::Class;
+use crate::routes::{Found, Routes};
 use crate::state::State;
 
 /// Most seconds that are added to Retry-After, so that those who were refused together do not return together.
 const RETRY_JITTER_MAX_S: u64 = 2;
 
+/// Answers one request, whatever it is for.
+pub async fn serve(routes: &Routes, request: HttpRequest, payload: Payload) -> HttpResponse {
+    let edge = Edge::of(&request);
+    let mut response = match edge.answered(&request) {
+        Some(response) => response,
+        None => match routes.find(request.method(), request.uri().path()) {
+            Found::Route(endpoint) => {
+                request.extensions_mut().insert(RouteName(endpoint.path));
+                answer(endpoint, request, payload).await
+            }
+            Found::WrongMethod(allowed) => unknown_method(allowed, request, payload).await,
+            Found::Nothing => drained(&request, payload, Code::NotFound).await,
+        },
+    };
+    edge.write(response.headers_mut());
+    response
+}
+
 /// Answers one request of `endpoint`.
-pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: Payload) -> HttpResponse {
+async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: Payload) -> HttpResponse {
     let Some(state) = request.app_data::<Data<State>>().cloned() else {
         return refusal(&request, &ApiError::Defect("no state in the app data"));
     };
@@ -53,13 +73,8 @@ pub async fn answer(endpoint: &'static Endpoint, request: HttpRequest, payload: 
     response
 }
 
-/// No route has this path.
-pub async fn unknown_path(request: HttpRequest, payload: Payload) -> HttpResponse {
-    drained(&request, payload, Code::NotFound).await
-}
-
 /// The path has routes, for other methods: `allowed`.
-pub async fn unknown_method(allowed: &str, request: HttpRequest, payload: Payload) -> HttpResponse {
+async fn unknown_method(allowed: &str, request: HttpRequest, payload: Payload) -> HttpResponse {
     let mut response = drained(&request, payload, Code::MethodNotAllowed).await;
     if let Ok(allowed) = HeaderValue::from_str(allowed) {
         response.headers_mut().insert(ALLOW, allowed);

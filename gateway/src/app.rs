@@ -173,6 +173,7 @@ fn state(
         orders,
         notify: upstream("notify-service", &settings.notify)?,
         wechat: Wechat::new(&settings.wechat, client.clone())?,
+        accepted: metrics::counter!("gateway_orders_accepted_total"),
         refusals: Refusals::default(),
         places: Places::new(&settings.waits),
         documents: Documents::new(served, &settings.http.public_url)?,

@@ -108,6 +108,10 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if depth(body) > DEPTH_MAX {
         return Err(Problem::invalid("body", format!("must be nested at most {DEPTH_MAX} deep")).into());
     }
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
+    // Once more, to name the field.
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

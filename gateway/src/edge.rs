@@ -1,13 +1,11 @@
 //! What every request is held to, and what every answer has: a head that means one thing only; a request id, security
 //! headers, and CORS for allowed origins.
 
-use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
+use actix_web::dev::RequestHead;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, Version};
-use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use common::problem::{Code, Problem};
 use rand::Rng as _;
 use uuid::Uuid;
@@ -19,6 +17,9 @@ use crate::state::State;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client, in bytes.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
+/// What some take for the headers that say where a request ends.
+const LIKE_TRANSFER_ENCODING: HeaderName = HeaderName::from_static("transfer_encoding");
+const LIKE_CONTENT_LENGTH: HeaderName = HeaderName::from_static("content_length");
 /// What scripts of other origins may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, purchase-token, challenge-answer, device-id, last-event-id, x-request-id";
 /// What scripts of other origins may read.
@@ -64,50 +65,55 @@ pub fn request_id(request: &HttpRequest) -> String {
     id.unwrap_or_default()
 }
 
-/// Wraps every route.
-///
-/// # Errors
-/// Those of the route.
-pub async fn edge<B: MessageBody>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let id = RequestId(id_of(request.headers()));
-    request.extensions_mut().insert(id.clone());
-    let origin = allowed_origin(&request);
-    let preflight = request.method() == Method::OPTIONS
-        && origin.is_some()
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+/// What a request brings that its answer has to have.
+pub struct Edge {
+    id: HeaderValue,
+    origin: Option<HeaderValue>,
+}
 
-    let mut response = if let Err(problem) = check_head(request.head()) {
-        let mut response = written(request.request(), *problem);
-        // Where this request ends is not certain, so nothing after it can be.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        request.into_response(response).map_into_right_body()
-    } else if preflight {
-        let mut response = HttpResponse::NoContent();
-        response.insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS));
-        response.insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS));
-        response.insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE_S));
-        request.into_response(response.finish()).map_into_right_body()
-    } else {
-        next.call(request).await?.map_into_left_body()
-    };
+impl Edge {
+    /// Of this request, whose id is known from now on.
+    pub fn of(request: &HttpRequest) -> Self {
+        let id = id_of(request.headers());
+        request.extensions_mut().insert(RequestId(id.clone()));
+        Self { id, origin: allowed_origin(request) }
+    }
 
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.0);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    /// The answer to what no route is asked: a head that can mean two things, and a browser that asks what it may do.
+    pub fn answered(&self, request: &HttpRequest) -> Option<HttpResponse> {
+        if let Err(problem) = check_head(request.head()) {
+            let mut response = written(request, *problem);
+            // Where this request ends is not certain, so nothing after it can be.
+            response.head_mut().set_connection_type(ConnectionType::Close);
+            return Some(response);
+        }
+        let preflight = request.method() == Method::OPTIONS
+            && self.origin.is_some()
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        preflight.then(|| {
+            HttpResponse::NoContent()
+                .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS))
+                .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS))
+                .insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE_S))
+                .finish()
+        })
     }
-    if let Some(origin) = origin {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
+
+    /// What every answer has.
+    pub fn write(self, headers: &mut HeaderMap) {
+        headers.insert(REQUEST_ID, self.id);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(origin) = self.origin {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
     }
-    Ok(response)
 }
 
 /// Whether the head means one thing only, to us and to any proxy before us, and is of a modest size.
@@ -129,7 +135,7 @@ fn check_head(head: &RequestHead) -> Result<(), Box<Problem>> {
         }
     }
     // Some proxies read an underscore as a hyphen.
-    if headers.contains_key("transfer_encoding") || headers.contains_key("content_length") {
+    if headers.contains_key(LIKE_TRANSFER_ENCODING) || headers.contains_key(LIKE_CONTENT_LENGTH) {
         return Err(Box::new(Problem::invalid(
             "headers",
             "must not look like Transfer-Encoding or Content-Length",
@@ -157,7 +163,7 @@ fn id_of(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-fn allowed_origin(request: &ServiceRequest) -> Option<HeaderValue> {
+fn allowed_origin(request: &HttpRequest) -> Option<HeaderValue> {
     let origin = request.headers().get(header::ORIGIN)?;
     let state = request.app_data::<Data<State>>()?;
     state.origins.allow(origin.to_str().ok()?).then(|| origin.clone())

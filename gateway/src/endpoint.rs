@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use actix_web::http::Method;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use common::problem::{Code, Problem};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::body::{self, Expect};
 use crate::error::ApiError;
 use crate::limits::Class;
+use crate::routes;
 use crate::state::State;
 use crate::token::{Caller, Role};
 
@@ -103,11 +104,6 @@ impl Endpoint {
     pub fn answers_head(&self) -> bool {
         self.method == Method::GET && self.access != Access::Stream
     }
-
-    /// The path as OpenAPI writes it: without patterns of parameters.
-    pub fn documented_path(&self) -> String {
-        self.path.replace(":.*}", "}")
-    }
 }
 
 /// One call that has passed the gate: the caller is known, the body is read.
@@ -135,12 +131,17 @@ impl Call {
         self.caller.as_ref().ok_or_else(|| Code::Unauthenticated.into())
     }
 
+    /// What the path has for a parameter of the route; empty if there is no such parameter.
+    pub fn path_parameter(&self, parameter: &str) -> &str {
+        routes::parameter(self.endpoint.path, self.request.uri().path(), parameter)
+    }
+
     /// An id in the path.
     ///
     /// # Errors
     /// `not_found`: what is no id names nothing.
     pub fn id(&self, parameter: &str) -> Result<Uuid, ApiError> {
-        let text = self.request.match_info().query(parameter);
+        let text = self.path_parameter(parameter);
         if text.len() != UUID_LENGTH {
             return Err(Code::NotFound.into());
         }
@@ -219,12 +220,12 @@ impl Call {
         Ok(())
     }
 
-    /// The only value of a header; `None` without it.
+    /// The only value of a header, whose name is in lower case; `None` without it.
     ///
     /// # Errors
     /// `invalid_request` when it is there twice or is not text.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
-        let mut lines = self.request.headers().get_all(name);
+        let mut lines = self.request.headers().get_all(HeaderName::from_static(name));
         match (lines.next(), lines.next()) {
             (None, _) => Ok(None),
             (Some(value), None) => match value.to_str() {

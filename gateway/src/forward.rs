@@ -262,7 +262,7 @@ impl Call {
     }
 
     fn slug(&self, parameter: &str) -> Result<&str, ApiError> {
-        let text = self.request.match_info().query(parameter);
+        let text = self.path_parameter(parameter);
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if text.is_empty() || text.len() > SLUG_LENGTH_MAX || !text.bytes().all(plain) {
             return Err(Code::NotFound.into());

@@ -15,17 +15,17 @@ pub(crate) mod sales;
 pub(crate) mod users;
 pub(crate) mod webhooks;
 
-use actix_web::guard::fn_guard;
-use actix_web::http::Method;
-use actix_web::middleware::from_fn;
-use actix_web::web::{self, Payload, ServiceConfig};
-use actix_web::{HttpRequest, Route};
+use std::rc::Rc;
 
-use crate::answer::{answer, unknown_method, unknown_path};
+use actix_web::HttpRequest;
+use actix_web::http::Method;
+use actix_web::web::{self, Payload, ServiceConfig};
+
+use crate::answer::serve;
 use crate::body::Expect;
-use crate::edge::edge;
 use crate::endpoint::{Access, Endpoint, Handle, When};
 use crate::limits::Class;
+use crate::routes::Routes;
 
 use Access::{Admin, Anyone, Stream, User};
 use Class::{Auth, Callback, Order, Read};
@@ -106,7 +106,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     get("/healthz", Anyone, Read, |call| Box::pin(docs::healthz(call))),
     get("/openapi.json", Anyone, Read, |call| Box::pin(docs::openapi(call))),
     get("/docs", Anyone, Read, |call| Box::pin(docs::index(call))),
-    get("/docs/{file:.*}", Anyone, Read, |call| Box::pin(docs::file(call))),
+    get("/docs/{file}", Anyone, Read, |call| Box::pin(docs::file(call))),
 ];
 
 const fn get(path: &'static str, access: Access, class: Class, handle: Handle) -> Endpoint {
@@ -154,36 +154,11 @@ impl Served {
     }
 }
 
-/// Registers the routes that are served, HEAD wherever GET is; other methods of their paths get 405, all else 404.
+/// Everything goes to [`serve`], which knows the routes.
 pub fn routes(cfg: &mut ServiceConfig, served: Served) {
-    let mut scope = web::scope("").wrap(from_fn(edge)).default_service(web::to(unknown_path));
-    let mut paths: Vec<&'static str> = served.endpoints().map(|endpoint| endpoint.path).collect();
-    paths.dedup(); // Routes of the same path are neighbours in the table.
-    for path in paths {
-        let of_path: Vec<_> = served.endpoints().filter(|endpoint| endpoint.path == path).collect();
-        let mut methods: Vec<_> = of_path.iter().map(|endpoint| endpoint.method.as_str()).collect();
-        methods.extend(of_path.iter().filter(|endpoint| endpoint.answers_head()).map(|_| "HEAD"));
-        let allowed = methods.join(", ");
-        let mut resource =
-            web::resource(path).default_service(web::to(move |request: HttpRequest, payload: Payload| {
-                let allowed = allowed.clone();
-                async move { unknown_method(&allowed, request, payload).await }
-            }));
-        for endpoint in of_path {
-            resource = resource.route(route(endpoint));
-        }
-        scope = scope.service(resource);
-    }
-    // Targets that are no paths, such as `*`.
-    cfg.service(scope).default_service(web::to(unknown_path));
-}
-
-fn route(endpoint: &'static Endpoint) -> Route {
-    let head = endpoint.answers_head();
-    web::route()
-        .guard(fn_guard(move |context| {
-            let method = &context.head().method;
-            *method == endpoint.method || (head && *method == Method::HEAD)
-        }))
-        .to(move |request: HttpRequest, payload: Payload| answer(endpoint, request, payload))
+    let routes = Rc::new(Routes::new(served));
+    cfg.default_service(web::to(move |request: HttpRequest, payload: Payload| {
+        let routes = routes.clone();
+        async move { serve(&routes, request, payload).await }
+    }));
 }

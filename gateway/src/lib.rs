@@ -34,6 +34,7 @@ pub mod planted;
 pub mod poll;
 pub mod refusals;
 pub mod retries;
+pub mod routes;
 pub mod sale_cache;
 pub mod settings;
 pub mod state;

@@ -56,7 +56,7 @@ static OWN: &[Metric] = &[
     ),
     a_counter(
         "gateway_retries_looked_up_total",
-        &[Label::OneOf("outcome", &["found", "none", "unknown"])],
+        &[Label::OneOf("outcome", &["found", "none", "unknown", "refused"])],
         "refused orders looked up because they may repeat an accepted one",
     ),
     a_gauge("auth_jwks_keys", &[], "keys of the identity provider that are known"),

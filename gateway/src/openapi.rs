@@ -55,10 +55,11 @@ pub fn document(served: Served, public_url: &str) -> openapi::OpenApi {
     document.components.get_or_insert_default().add_security_scheme(BEARER, scheme);
     let mut paths = std::mem::take(&mut document.paths.paths);
     for endpoint in served.endpoints() {
-        let path = endpoint.documented_path();
-        let Some(operation) = paths.get_mut(&path).and_then(|item| take(item, endpoint)) else { continue };
+        let Some(operation) = paths.get_mut(endpoint.path).and_then(|item| take(item, endpoint)) else {
+            continue;
+        };
         let item = PathItem::new(method(endpoint), completed(operation, endpoint));
-        document.paths.paths.entry(path).or_default().merge_operations(item);
+        document.paths.paths.entry(endpoint.path.to_owned()).or_default().merge_operations(item);
     }
     document
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
+use metrics::Counter;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
@@ -76,6 +77,8 @@ pub struct State {
     pub notify: Downstream,
     /// Logging in with WeChat, where it is set up.
     pub wechat: Option<Wechat>,
+    /// Counts orders answered with 202.
+    pub accepted: Counter,
     /// Counts what was refused.
     pub refusals: Refusals,
     /// Places for what waits.

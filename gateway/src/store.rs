@@ -94,6 +94,11 @@ impl Store {
         self.router.nodes().iter().any(|node| node.is_up())
     }
 
+    /// Whether the last call to whoever has `key` was answered.
+    pub fn reaches(&self, key: &str) -> bool {
+        self.router.node_of(key).is_some_and(|node| node.is_up())
+    }
+
     /// Sends one command to whoever has `key`.
     ///
     /// # Errors

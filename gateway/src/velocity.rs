@@ -77,20 +77,25 @@ impl Velocity {
         Err(Problem::new(Code::RateLimited).retry_after_s(wait.as_secs() + 1).into())
     }
 
+    /// The rules that are on, of what this order has.
     fn rules(&self, user: &UserId, device: Option<&str>, order: OrderId) -> Vec<Rule> {
         let settings = &self.settings;
-        let of_device = |name, most, seen: String| {
-            device.map(|device| Rule { name, key: format!("{KEY_PREFIX}:{name}:{device}"), seen, most })
+        let rule = |name, of: &str, most, seen: &dyn ToString| {
+            (most > 0).then(|| Rule {
+                name,
+                key: format!("{KEY_PREFIX}:{name}:{of}"),
+                seen: seen.to_string(),
+                most,
+            })
         };
-        let of_account =
-            |name, most, seen: String| Rule { name, key: format!("{KEY_PREFIX}:{name}:{user}"), seen, most };
         let rules = [
-            of_device("device-orders", settings.orders_per_device, order.to_string()),
-            of_device("device-accounts", settings.accounts_per_device, user.to_string()),
-            Some(of_account("account-orders", settings.orders_per_account, order.to_string())),
-            device
-                .map(|device| of_account("account-devices", settings.devices_per_account, device.to_owned())),
+            device.and_then(|device| rule("device-orders", device, settings.orders_per_device, &order)),
+            device.and_then(|device| rule("device-accounts", device, settings.accounts_per_device, user)),
+            rule("account-orders", user.as_str(), settings.orders_per_account, &order),
+            device.and_then(|device| {
+                rule("account-devices", user.as_str(), settings.devices_per_account, &device)
+            }),
         ];
-        rules.into_iter().flatten().filter(|rule| rule.most > 0).collect()
+        rules.into_iter().flatten().collect()
     }
 }

@@ -6,20 +6,38 @@ use anyhow::{Context as _, ensure};
 
 use crate::processes::{Parts, TOOL};
 
+/// What the names of gateways begin with.
+const GATEWAY: &str = "gateway";
+
 /// Processes that are held to cores; dropped, they get back what they were allowed before.
 #[derive(Debug)]
 pub struct Held {
     before: Vec<(u32, String)>,
 }
 
-/// Holds the system to `cores`, such as `0,1`, and this program to `tool_cores`. Threads and children to come inherit it.
+/// Which part may use which cores, as lists such as `0,1`.
+#[derive(Debug, Clone, Copy)]
+pub struct Division<'a> {
+    /// The system, but for what has cores of its own.
+    pub system: &'a str,
+    /// The gateways.
+    pub gateways: &'a str,
+    /// This program.
+    pub tool: &'a str,
+}
+
+/// Holds each part to its cores. Threads and children to come inherit it.
 ///
 /// # Errors
 /// `taskset` refuses: no such core, or not allowed.
-pub fn hold(parts: &Parts, cores: &str, tool_cores: &str) -> anyhow::Result<Held> {
+pub fn hold(parts: &Parts, division: Division<'_>) -> anyhow::Result<Held> {
     let mut held = Held { before: Vec::new() };
     for name in parts.names() {
-        let cores = if name == TOOL { tool_cores } else { cores };
+        let cores = match name {
+            TOOL => division.tool,
+            name if name.starts_with(GATEWAY) => division.gateways,
+            _ => division.system,
+        };
         for pid in parts.members(name)? {
             let Some(allowed) = allowed(pid) else { continue };
             held.before.push((pid, allowed));

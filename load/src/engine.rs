@@ -6,6 +6,7 @@
 //! when it was answered; that finds what a system takes, and says nothing about latency under a given load
 //! (Gil Tene, "How NOT to Measure Latency").
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,8 +132,8 @@ impl Engine {
 struct Lane {
     plan: Arc<Plan>,
     number: usize,
-    /// Connections that wait for a request, by gateway; the last one used is the next one used.
-    idle: Vec<Mutex<Vec<Connection>>>,
+    /// Connections that wait for a request, by gateway.
+    idle: Vec<Mutex<VecDeque<Connection>>>,
     turn: AtomicUsize,
     in_flight: AtomicUsize,
     open: AtomicUsize,
@@ -140,7 +141,7 @@ struct Lane {
 
 impl Lane {
     fn new(plan: Arc<Plan>, number: usize) -> Self {
-        let idle = plan.gateways.iter().map(|_| Mutex::new(Vec::new())).collect();
+        let idle = plan.gateways.iter().map(|_| Mutex::default()).collect();
         let (turn, in_flight, open) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         Self { plan, number, idle, turn, in_flight, open }
     }
@@ -170,7 +171,7 @@ impl Lane {
         for _ in 0..self.share(self.plan.connections_ready) {
             let gateway = self.next_gateway();
             if let Ok(connection) = self.connect(gateway).await {
-                self.idle[gateway].lock().push(connection);
+                self.idle[gateway].lock().push_back(connection);
             }
         }
     }
@@ -232,7 +233,7 @@ impl Lane {
     /// Sends a request; once more on a new connection when an idle one turns out to be closed.
     async fn ask(&self, request: &[u8]) -> Outcome {
         let gateway = self.next_gateway();
-        let idle = self.idle[gateway].lock().pop();
+        let idle = self.next_idle(gateway);
         if let Some(connection) = idle {
             match self.exchange(gateway, connection, request).await {
                 Ok(outcome) => return outcome,
@@ -244,6 +245,13 @@ impl Lane {
         self.exchange(gateway, connection, request).await.unwrap_or(Outcome::NoAnswer)
     }
 
+    /// The last one used, so that no more are open than are needed; where they were opened ahead, the one that has waited
+    /// longest, so that all of them are used.
+    fn next_idle(&self, gateway: usize) -> Option<Connection> {
+        let mut idle = self.idle[gateway].lock();
+        if self.plan.connections_ready > 0 { idle.pop_front() } else { idle.pop_back() }
+    }
+
     async fn exchange(
         &self,
         gateway: usize,
@@ -253,7 +261,7 @@ impl Lane {
         let open = Counted(&self.open);
         let answer = connection.exchange(request).await?;
         if !answer.closes {
-            self.idle[gateway].lock().push(connection);
+            self.idle[gateway].lock().push_back(connection);
             open.keep();
         }
         Ok(answer.outcome)

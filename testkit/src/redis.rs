@@ -370,7 +370,7 @@ async fn answers(port: u16, id: u32) -> bool {
 }
 
 /// Sends one inline command on a connection of its own and returns the raw answer.
-pub(crate) async fn ask(port: u16, command: &str) -> anyhow::Result<String> {
+async fn ask(port: u16, command: &str) -> anyhow::Result<String> {
     let conversation = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;

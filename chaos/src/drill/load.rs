@@ -187,11 +187,16 @@ async fn use_it(shared: Arc<Shared>) {
 
 impl Shared {
     /// Places an order at a gateway that is ready; while the outcome is unknown, again with the same key, as a client does.
+    /// Once it was unknown, being turned away for the moment says nothing of the attempt before.
     async fn order(&self, client: &Client, user: usize) -> (anyhow::Result<Answer>, Option<OrderId>) {
         let key = format!("{:016x}", rand::rng().random::<u64>());
         let mut answer = client.order(&self.users[user].token, self.item, &key, 1).await;
+        let mut owed = false;
         for _ in 0..UNKNOWN_TRIES {
-            if !answer.as_ref().is_ok_and(|answer| answer.header("x-outcome") == Some("unknown")) {
+            let Ok(given) = &answer else { break };
+            owed |= given.header("x-outcome") == Some("unknown");
+            let turned_away = given.header("retry-after").is_some();
+            if !(owed && turned_away) {
                 break;
             }
             self.judge(answer);

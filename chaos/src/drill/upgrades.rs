@@ -36,17 +36,21 @@ pub(super) struct Releases {
     /// Drill `upgrades`: the folder that processes are started from, of links to either; `./dev upgrade-test` gives it.
     #[arg(long, requires = "drill")]
     live_binaries: Option<PathBuf>,
+    /// Drill `upgrades`: how many orders of services are left out, for others who do those.
+    #[arg(long, requires = "drill", default_value_t = 0)]
+    from_order: usize,
 }
 
 pub(super) async fn run(count: u64, releases: &Releases) -> anyhow::Result<Outcome> {
-    let Releases { old_binaries: Some(old), new_binaries: Some(new), live_binaries: Some(live) } = releases
+    let Releases { old_binaries: Some(old), new_binaries: Some(new), live_binaries: Some(live), from_order } =
+        releases
     else {
         anyhow::bail!("this drill needs the binaries of two releases: ./dev upgrade-test");
     };
     let mut outcome = Outcome::new("upgrades", count);
     let (mut requests, mut unavailable, mut refused) = (0, 0, 0);
     let orders = every_order();
-    for order in orders.iter().cycle().take(usize::try_from(count)?) {
+    for order in orders.iter().cycle().skip(*from_order).take(usize::try_from(count)?) {
         for service in SERVICES {
             install(live, service, old)?;
         }

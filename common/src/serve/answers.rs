@@ -25,6 +25,12 @@ pub(super) fn written(problem: &Problem) -> String {
     )
 }
 
+/// To a connection on which nothing has come in time.
+pub(super) fn too_slow() -> String {
+    let title = "Request Timeout".to_owned();
+    written(&Problem { status: 408, title, ..Problem::new(Code::InvalidRequest) })
+}
+
 /// What is sent instead of a bare refusal; `None` for everything else.
 pub(super) fn instead_of(bytes: &[u8]) -> Option<String> {
     let text = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;

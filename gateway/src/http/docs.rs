@@ -37,7 +37,7 @@ pub async fn index(call: Call) -> Answer {
 #[utoipa::path(get, path = "/docs/{file}", tag = "service", params(("file" = String, Path)),
     responses((status = 200, description = "A script, a style or a picture.")))]
 pub async fn file(call: Call) -> Answer {
-    page(&call, call.request.match_info().query("file"))
+    page(&call, call.path_parameter("file"))
 }
 
 fn page(call: &Call, name: &str) -> Answer {

@@ -24,10 +24,13 @@ use crate::error::ApiError;
 use crate::limits::Quota;
 use crate::listing::Known;
 use crate::order_status::OrderStatusOf;
+use crate::retries::Before;
 use crate::{crash_points, planted};
 
 /// The header as the API spells it, for problems.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// The same as HTTP libraries spell it.
+const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 
 /// Order units of an item.
 ///
@@ -59,25 +62,26 @@ pub async fn place(call: Call) -> Answer {
         Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
     };
     if response.status().is_success() {
-        metrics::counter!("gateway_orders_accepted_total").increment(1);
+        call.state.accepted.increment(1);
     }
     let headers = response.headers_mut();
     if let Some(quota) = quota {
         quota.write(headers);
     }
-    if let (true, Ok(location)) = (locate, HeaderValue::from_str(&location)) {
+    if let (true, Ok(location)) = (locate, HeaderValue::try_from(location)) {
         headers.insert(LOCATION, location);
     }
     if let Ok(key) = HeaderValue::from_str(key.as_str()) {
-        headers.insert(HeaderName::from_static("idempotency-key"), key);
+        headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY_HEADER), key);
     }
     Ok(response)
 }
 
 /// The client's key, or a new one.
 fn key_of(call: &Call) -> Result<IdempotencyKey, ApiError> {
-    let given =
-        call.header("idempotency-key").map_err(|_| invalid_key("must be sent once, in visible ASCII"))?;
+    let given = call
+        .header(IDEMPOTENCY_KEY_HEADER)
+        .map_err(|_| invalid_key("must be sent once, in visible ASCII"))?;
     let given = given.filter(|_| !failpoint::planted(planted::KEY_IGNORED));
     let key = given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
     IdempotencyKey::try_from(key).map_err(|error| invalid_key(&error.to_string()))
@@ -190,12 +194,17 @@ async fn retried(
         | ApiError::Defect(_) => false,
     };
     // A key that was made here names nothing yet.
-    if !asks_for_more || call.header("idempotency-key")?.is_none() {
+    if !asks_for_more || call.header(IDEMPOTENCY_KEY_HEADER)?.is_none() {
         return Err(refusal);
     }
     let state = &call.state;
-    if !state.retries.accepted_before(&state.stock, user, order, call.deadline).await? {
-        return Err(refusal);
+    match state.retries.accepted_before(&state.stock, user, order, call.deadline).await? {
+        Before::Accepted => {}
+        Before::Never => return Err(refusal),
+        // Whoever is new gets the puzzle all the same, and can bring the answer along.
+        Before::Unsaid(problem) => {
+            return Err(Problem { challenge: refusal.problem().challenge, ..problem }.into());
+        }
     }
     if let Some(in_flight) = in_flight {
         in_flight.accepted();

@@ -23,8 +23,7 @@ use crate::forward::Service;
     params(("user_id" = UserId, Path)),
     responses((status = 200, description = "What was erased, and what is left.", body = Erasure)))]
 pub async fn erase(call: Call) -> Answer {
-    let user: UserId =
-        call.request.match_info().query("user_id").parse().map_err(|_| ApiError::from(Code::NotFound))?;
+    let user: UserId = call.path_parameter("user_id").parse().map_err(|_| ApiError::from(Code::NotFound))?;
     let erase = Erase { erasure_id: Uuid::new_v4() };
     let orders: OrdersErased = ask(&call, Service::Orders, &user, &erase).await?;
     let events: EventsErased = ask(&call, Service::Notify, &user, &erase).await?;

@@ -16,6 +16,10 @@ const SHARDS: usize = 64;
 /// crash, gains no burst by it.
 const CREDIT_AT_START: Duration = Duration::from_secs(1);
 
+/// Into how many parts the burst is divided; see [`Buckets::part_of`].
+const PARTS_OF_BURST: u32 = 100;
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// What a bucket still holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
@@ -40,8 +44,17 @@ pub struct Buckets<K> {
 impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Buckets that hold, at the start, one second's worth of tokens.
     pub fn new(bucket: Bucket) -> Self {
-        let period_ns = (1_000_000_000 / u64::from(bucket.per_second.get())).max(1);
-        let burst = bucket.burst.get();
+        Self::with((SECOND_NS / u64::from(bucket.per_second.get())).max(1), bucket.burst.get())
+    }
+
+    /// The part of `bucket` that one of `replicas` has for itself: of the rate its share, of the burst a hundredth.
+    pub fn part_of(bucket: Bucket, replicas: u32) -> Self {
+        let period_ns = SECOND_NS * u64::from(replicas) / u64::from(bucket.per_second.get());
+        Self::with(period_ns.max(1), bucket.burst.get().div_ceil(PARTS_OF_BURST))
+    }
+
+    /// A token every `period_ns`, at most `burst`.
+    fn with(period_ns: u64, burst: u32) -> Self {
         let capacity_ns = period_ns * u64::from(burst);
         let credit_ns = u64::try_from(CREDIT_AT_START.as_nanos()).unwrap_or(u64::MAX).max(period_ns);
         Self {
@@ -168,6 +181,16 @@ mod tests {
         assert!(buckets.take_share_of_others(&"other", 1_000).is_err(), "not before it has filled");
         let now = buckets.began + SECOND * 200;
         assert!(buckets.take_at(&"other", 100, 0, now).is_ok());
+    }
+
+    #[test]
+    fn the_part_of_a_replica_is_its_share_of_the_rate_and_a_hundredth_of_the_burst() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let part = Buckets::part_of(Bucket { per_second: number(20), burst: number(101) }, 4);
+        let now = part.began + SECOND * 100;
+        let taken = |at| (0..10).filter(|_| part.take_at(&"k", 1, 0, at).is_ok()).count();
+        assert_eq!(taken(now), 2);
+        assert_eq!(taken(now + SECOND / 5), 1);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Quota {
         let policy = format!("\"{name}\";q={};w={window_s}", bucket.burst);
         let standing = format!("\"{name}\";r={};t={}", self.left, seconds(self.reset));
         for (header, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, standing)] {
-            if let Ok(value) = HeaderValue::from_str(&text) {
+            if let Ok(value) = HeaderValue::try_from(text) {
                 headers.insert(header, value);
             }
         }
@@ -61,6 +61,6 @@ impl Quota {
 }
 
 /// Whole seconds, rounded up, so that whoever waits so long does not come too early.
-fn seconds(time: Duration) -> u64 {
+pub fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }

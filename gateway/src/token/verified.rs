@@ -22,10 +22,16 @@ pub struct Verified {
     hasher: RandomState,
 }
 
+/// Tokens by the hash of their signatures, which is the shortest part that no two of them share.
 #[derive(Default)]
 struct Shard {
-    young: HashMap<Box<str>, Caller>,
-    old: HashMap<Box<str>, Caller>,
+    young: HashMap<u64, Known>,
+    old: HashMap<u64, Known>,
+}
+
+struct Known {
+    token: Box<str>,
+    caller: Caller,
 }
 
 impl Default for Verified {
@@ -37,33 +43,46 @@ impl Default for Verified {
 impl Verified {
     /// Whose token this is, if it was found to count before.
     pub fn get(&self, token: &str) -> Option<Caller> {
-        let mut shard = self.shard(token).lock();
-        if let Some(caller) = shard.young.get(token) {
-            return Some(caller.clone());
+        let hash = self.hash(token);
+        let mut shard = self.shard(hash).lock();
+        if let Some(known) = shard.young.get(&hash) {
+            return known.whose(token);
         }
         // Still in use: it moves to the young ones, and stays when the old ones go.
-        let (token, caller) = shard.old.remove_entry(token)?;
-        shard.insert(token, caller.clone());
-        Some(caller)
+        let known = shard.old.remove(&hash)?;
+        let caller = known.whose(token);
+        shard.insert(hash, known);
+        caller
     }
 
     /// Remembers a token that counts.
     pub fn insert(&self, token: &str, caller: &Caller) {
-        self.shard(token).lock().insert(token.into(), caller.clone());
+        let hash = self.hash(token);
+        self.shard(hash).lock().insert(hash, Known { token: token.into(), caller: caller.clone() });
     }
 
-    fn shard(&self, token: &str) -> &Mutex<Shard> {
-        let index = self.hasher.hash_one(token) % SHARDS as u64;
-        &self.shards[usize::try_from(index).unwrap_or(0)]
+    fn hash(&self, token: &str) -> u64 {
+        self.hasher.hash_one(token.rsplit('.').next())
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+    }
+}
+
+impl Known {
+    /// Signatures say nothing by themselves: the whole token has to be the same.
+    fn whose(&self, token: &str) -> Option<Caller> {
+        (*self.token == *token).then(|| self.caller.clone())
     }
 }
 
 impl Shard {
-    fn insert(&mut self, token: Box<str>, caller: Caller) {
+    fn insert(&mut self, hash: u64, known: Known) {
         if self.young.len() >= GENERATION_MAX {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(token, caller);
+        self.young.insert(hash, known);
     }
 }
 
@@ -77,6 +96,14 @@ mod tests {
     fn caller(number: usize) -> Caller {
         let user = UserId::try_from(format!("u{number}")).unwrap();
         Caller { user, role: Role::Customer, expires_at_s: 1 }
+    }
+
+    #[test]
+    fn a_signature_under_other_claims_is_not_known() {
+        let verified = Verified::default();
+        verified.insert("head.claims.signature", &caller(1));
+        assert_eq!(verified.get("head.other.signature"), None);
+        assert_eq!(verified.get("head.claims.signature"), Some(caller(1)));
     }
 
     #[test]

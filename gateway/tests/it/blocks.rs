@@ -89,3 +89,74 @@ async fn what_was_read_last_stays_in_force_while_order_service_is_away() {
     .await;
     problem(gateway.order(&mei, "k").await, 403, "blocked").await;
 }
+
+/// The hold of mei's order `k` of one unit, where stock-service tells of it; for all else it has `otherwise`.
+fn holding(otherwise: u16) -> impl Fn(&Recorded) -> Reply + Send + Sync {
+    let catalogued = stock(vec![catalogue_item(ItemState::Active)], ReserveOutcome::Accepted);
+    let mine = format!("/internal/v1/reservations/{}", order_id("mei", "k"));
+    move |call| {
+        if call.path == mine {
+            return Reply::json(
+                200,
+                &json!({ "order_id": order_id("mei", "k"), "item_id": ITEM, "sale_id": SALE,
+                    "user_id": "mei", "quantity": 1, "units": "held", "version": 1, "unit_price_cents": 100,
+                    "currency": "CNY", "reserved_at": now() }),
+            );
+        }
+        if call.path.starts_with("/internal/v1/reservations/") {
+            Reply::new(otherwise)
+        } else {
+            catalogued(call)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_buyers_retry_is_never_refused_for_good_without_having_looked() {
+    let list =
+        json!(["mei", "li"].map(|user| json!({ "kind": "user", "value": user, "expires_in_ms": null })));
+    let settings =
+        [("RETRIES__USER__BURST", "2"), ("RETRIES__ALL__PER_SECOND", "1"), ("RETRIES__ALL__BURST", "3")];
+    let gateway = blocking(&settings, list).await;
+    gateway.stock.answer(holding(404));
+    let (mei, li) = (gateway.token("mei", "customer").await, gateway.token("li", "customer").await);
+    let looked_up = || gateway.stock.calls("/v1/reservations/").len();
+    let mut codes = Vec::new();
+    for n in 0..10 {
+        for user in [&mei, &li] {
+            let (before, refused) = (looked_up(), gateway.order(user, &format!("new-{n}")).await);
+            if looked_up() > before {
+                problem(refused, 403, "blocked").await;
+                continue;
+            }
+            assert_eq!(
+                (refused.status().as_u16(), refused.headers().contains_key("retry-after")),
+                (429, true)
+            );
+            let body: serde_json::Value = refused.json().await.expect("JSON");
+            codes.push(body["code"].as_str().expect("a code").to_owned());
+        }
+    }
+    assert!(codes.contains(&"rate_limited".to_owned()), "of the user: {codes:?}");
+    // She is told of her order by whichever of her retries is looked up, and by none that she has no order.
+    let told = async || match gateway.order(&mei, "k").await.status().as_u16() {
+        202 => Some(()),
+        status => {
+            assert_eq!(status, 429);
+            None
+        }
+    };
+    eventually("her order", told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_buyer_is_told_to_ask_again_while_stock_service_cannot_say() {
+    let list = json!([{ "kind": "user", "value": "mei", "expires_in_ms": null }]);
+    let gateway = blocking(&[], list).await;
+    let mei = gateway.token("mei", "customer").await;
+    gateway.stock.answer(holding(503));
+    let refused = gateway.order(&mei, "other").await;
+    assert!(refused.headers().contains_key("retry-after"));
+    problem(refused, 503, "unavailable").await;
+    assert_eq!(gateway.order(&mei, "k").await.status(), 202);
+}

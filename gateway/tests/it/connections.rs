@@ -135,3 +135,69 @@ async fn whoever_does_not_read_is_let_go() {
     }
     assert!(taken < 16 * 1_000_000, "{taken} bytes were kept for it");
 }
+
+/// So many answers with this status, one after the other.
+async fn answers(stream: &mut TcpStream, count: usize) -> String {
+    let mut all = String::new();
+    let whole = |all: &str| {
+        let mut rest = all;
+        for _ in 0..count {
+            let Some((head, after)) = rest.split_once("\r\n\r\n") else { return false };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let Some(after) =
+                after.get(length.map_or(0, |length| length.parse::<usize>().expect("a number"))..)
+            else {
+                return false;
+            };
+            rest = after;
+        }
+        rest.is_empty()
+    };
+    while !whole(&all) {
+        let mut buffer = vec![0; 16 * 1024];
+        let read = timeout(SOON, stream.read(&mut buffer)).await.expect("answered").expect("answered");
+        assert!(read > 0, "closed after {all}");
+        all.push_str(std::str::from_utf8(&buffer[..read]).expect("text"));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_were_taken_back_go_on_wherever_a_request_is_cut() {
+    let gateway = open().await;
+    let body = "{\"quantity\":1}";
+    let post = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        order_path(ITEM),
+        body.len()
+    );
+    // More than keep what they have been given.
+    let mut streams = Vec::new();
+    for _ in 0..1_200 {
+        let mut stream = connect(&gateway).await;
+        stream.write_all(GET.as_bytes()).await.expect("sent");
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        assert!(answers(stream, 1).await.starts_with("HTTP/1.1 200"));
+    }
+    for (n, stream) in streams.iter_mut().enumerate() {
+        // Whole; cut in the head or the body; followed by a part of the next one, which comes when this one is answered.
+        let cut = 1 + n % (post.len() - 1);
+        stream.write_all(&post.as_bytes()[..cut]).await.expect("sent");
+        if n % 7 == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        stream
+            .write_all(format!("{}{}", &post[cut..], &GET[..n % GET.len()]).as_bytes())
+            .await
+            .expect("sent");
+    }
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let first = answers(stream, 1).await;
+        assert!(first.starts_with("HTTP/1.1 401"), "{n}: {first}");
+        stream.write_all(format!("{}{GET}", &GET[n % GET.len()..]).as_bytes()).await.expect("sent");
+        let both = answers(stream, 2).await;
+        assert_eq!(both.matches("HTTP/1.1 200").count(), 2, "{n}: {both}");
+    }
+}

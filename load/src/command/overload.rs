@@ -69,6 +69,10 @@ struct Clause {
 /// What is written.
 #[derive(Debug, Serialize)]
 struct Overload {
+    /// Which cores each part was held to.
+    cores: BTreeMap<&'static str, String>,
+    /// Cores' worth of time that each part took during the overload.
+    cores_used: BTreeMap<String, f64>,
     peak_per_s: f64,
     offered_per_s: f64,
     /// Of the arrivals on schedule, the share that this tool could send.
@@ -116,7 +120,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     course.in_flight_max = course.in_flight_max.max(course.connections_ready);
     let circumstances = report::circumstances(&target.parts);
     let measured = measure(&target, stage, &course, |second| report::second(second, 2)).await?;
-    let overload = judge(&measured, peak, offered)?;
+    let overload = judge(&measured, peak, offered, arguments.common.division())?;
     let report = report_of(measured, Mix::Buyers, circumstances);
     report::summary(&report);
     report::write(&arguments.common.reports, "overload-load", &report)?;
@@ -125,7 +129,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(if overload.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn judge(measured: &Measured, peak: f64, offered: f64) -> anyhow::Result<Overload> {
+fn judge(
+    measured: &Measured,
+    peak: f64,
+    offered: f64,
+    cores: BTreeMap<&'static str, String>,
+) -> anyhow::Result<Overload> {
     let step = measured.steps.first().context("no step")?;
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let sent_share = step.sent as f64 / arrivals(offered, Duration::from_secs_f64(step.hold_s)).max(1) as f64;
@@ -175,6 +184,8 @@ fn judge(measured: &Measured, peak: f64, offered: f64) -> anyhow::Result<Overloa
         Clause { what: "audit clean", measured: clean.to_string(), kept: clean },
     ];
     Ok(Overload {
+        cores,
+        cores_used: cores_used(&measured.seconds),
         peak_per_s: peak,
         offered_per_s: offered,
         sent_share,
@@ -192,6 +203,18 @@ fn judge(measured: &Measured, peak: f64, offered: f64) -> anyhow::Result<Overloa
         passed: clauses.iter().all(|clause| clause.kept),
         clauses,
     })
+}
+
+/// Averages of the seconds of the overload.
+fn cores_used(seconds: &[Second]) -> BTreeMap<String, f64> {
+    let overloaded: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(0)).collect();
+    #[expect(clippy::cast_precision_loss, reason = "few seconds")]
+    let count = overloaded.len().max(1) as f64;
+    let mut used: BTreeMap<String, f64> = BTreeMap::new();
+    for (part, cores) in overloaded.iter().flat_map(|second| &second.cores) {
+        *used.entry(part.clone()).or_default() += cores / count;
+    }
+    used
 }
 
 /// Seconds from the end of the overload until everything is accepted and quick, and stays so; `None`: it never was.
@@ -219,6 +242,9 @@ fn print(overload: &Overload) {
         number(overload.goodput_per_s),
         number(overload.refused_per_s)
     ));
+    let shown = |text: String, (part, cores): (&String, &f64)| format!("{text} {part} {cores:.2}");
+    let used = overload.cores_used.iter().fold(String::new(), shown);
+    say(&format!("  held to the cores {:?}; cores' worth of time used:{used}", overload.cores));
     for Clause { what, measured, kept } in &overload.clauses {
         say(&format!("  {what:<48} {measured:<40} {}", if *kept { "kept" } else { "NOT KEPT" }));
     }

@@ -1,11 +1,12 @@
 //! `load run`: a staircase of arrivals, one rate for some time, or so many connections.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
-use load::cores;
+use load::cores::{self, Division};
 use load::engine::Pace;
 use load::report::{self, say};
 use load::requests::Mix;
@@ -46,6 +47,10 @@ pub struct Common {
     /// Holds this tool to other cores than the system.
     #[arg(long, requires = "cores")]
     pub tool_cores: Option<String>,
+    /// Holds the gateways to other cores than the rest of the system: what turns people away is then not taken from what
+    /// serves them.
+    #[arg(long, requires = "cores")]
+    pub gateway_cores: Option<String>,
 }
 
 impl Common {
@@ -56,9 +61,22 @@ impl Common {
     pub fn target(&self) -> anyhow::Result<(Target, Option<cores::Held>)> {
         let target = Target::find(&self.env_file)?;
         let Some(system) = &self.cores else { return Ok((target, None)) };
-        ensure!(cores::count(system).is_some(), "--cores takes a list such as 0,1 or 0-3, not {system}");
-        let held = cores::hold(&target.parts, system, self.tool_cores.as_ref().unwrap_or(system))?;
+        let division = Division {
+            system,
+            gateways: self.gateway_cores.as_ref().unwrap_or(system),
+            tool: self.tool_cores.as_ref().unwrap_or(system),
+        };
+        for cores in [division.system, division.gateways, division.tool] {
+            ensure!(cores::count(cores).is_some(), "cores are a list such as 0,1 or 0-3, not {cores}");
+        }
+        let held = cores::hold(&target.parts, division)?;
         Ok((target, Some(held)))
+    }
+
+    /// Which cores each part is held to, for reports; those of the tool and the gateways only where they differ.
+    pub fn division(&self) -> BTreeMap<&'static str, String> {
+        let of = [("system", &self.cores), ("gateway", &self.gateway_cores), ("tool", &self.tool_cores)];
+        of.into_iter().filter_map(|(part, cores)| Some((part, cores.clone()?))).collect()
     }
 
     /// A course of these steps.
@@ -136,11 +154,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The report of a run.
-pub fn report_of(
-    measured: Measured,
-    mix: Mix,
-    circumstances: std::collections::BTreeMap<String, String>,
-) -> Report {
+pub fn report_of(measured: Measured, mix: Mix, circumstances: BTreeMap<String, String>) -> Report {
     let audit_consistent = measured.audit.as_ref().is_some_and(|audit| audit.consistent);
     let mut report = Report {
         accepted_per_s: None,
@@ -204,6 +218,7 @@ mod tests {
             ("--in-flight-max 0", "--in-flight-max"),
             ("--threads 0", "--threads"),
             ("--tool-cores 1", "--cores"),
+            ("--gateway-cores 1", "--cores"),
             ("--connections 5 --steps 7", "--connections"),
             ("--find-peak --connections 5", "--find-peak"),
         ];
