@@ -4,6 +4,7 @@
 //! `tests/golden`; consumers ignore fields they do not know. To change a shape, add `…V2` beside `…V1`,
 //! accept both, publish the new one once every consumer does, and remove the old one when the queues have run dry.
 
+mod event;
 pub mod order;
 pub mod sale;
 pub mod stock;
@@ -33,8 +34,8 @@ pub struct Envelope<E> {
     pub events: Vec<Event<E>>,
 }
 
-/// One thing that happened, with an identity of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One thing that happened, with an identity of its own. See `event.rs` for how it is read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event<E> {
     /// What consumers deduplicate by.
     pub event_id: EventId,

@@ -9,9 +9,10 @@ part_start() {
     local pid_file=$PIDS_DIR/$name log=$LOGS_DIR/$name.log
     case $name in
         postgres)
-            # Durable, as in production: fsync and synchronous_commit are on by default.
+            # Durable, as in production: fsync and synchronous_commit are on by default. The log may grow between
+            # checkpoints, as each page is written into it whole when it first changes after one.
             postgres_start "$RUN_DIR/postgres" "${PORT[postgres]}" "$pid_file" "$log" \
-                shared_buffers=256MB max_connections=300
+                shared_buffers=256MB max_connections=300 max_wal_size=2GB checkpoint_timeout=15min wal_compression=lz4
             ;;
         redis) redis_start "$RUN_DIR/redis" "${PORT[redis]}" "$pid_file" "$log" ;;
         rabbitmq)

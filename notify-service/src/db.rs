@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use common::failpoint::Injected;
+use deadpool::managed::QueueMode;
 use diesel::{ConnectionError, ConnectionResult, QueryableByName, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -118,7 +119,9 @@ impl Db {
         config.recycling_method = RecyclingMethod::Fast;
         let url = settings.url.expose_secret();
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
-        let pool = Pool::builder(manager).max_size(settings.pool_max).build().context("database pool")?;
+        // The connection that was used last: its server process has plans and tables at hand, the others' have gone cold.
+        let pool = Pool::builder(manager).max_size(settings.pool_max).queue_mode(QueueMode::Lifo);
+        let pool = pool.build().context("database pool")?;
         let (pool_timeout, runtime) = (settings.pool_timeout(), Handle::current());
         Ok(Self { pool, pool_timeout, connect_timeout, runtime })
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use common::telemetry::trace::{self, Describe, SpanKind};
+use deadpool::managed::QueueMode;
 use diesel::ConnectionError;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -221,7 +222,9 @@ fn pool(
     });
     let manager =
         AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url.expose_secret(), config);
-    Pool::builder(manager).max_size(size).build().context("database pool")
+    // The connection that was used last: its server process has plans and tables at hand, the others' have gone cold.
+    let pool = Pool::builder(manager).max_size(size).queue_mode(QueueMode::Lifo);
+    pool.build().context("database pool")
 }
 
 /// Makes sure that the database has the schema of this version: brings it there, or, where another process does that,

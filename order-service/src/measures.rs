@@ -27,6 +27,11 @@ static OWN: &[Metric] = &[
     ),
     a_histogram("place_orders_batch_size", &[], "events in a transaction"),
     a_histogram("place_orders_transaction_seconds", &[], "time of a transaction that makes orders"),
+    a_counter(
+        "place_orders_looked_up_total",
+        &[],
+        "batches done again, as some of their orders seemed to exist",
+    ),
     a_histogram("reservation_oldest_seconds", &[], "from the grant to the order, for the oldest of a batch"),
     a_counter("reservations_known_total", &[], "reservations that were orders already"),
     a_counter("reservations_late_epoch_total", &[], "reservations of an inventory that was replaced"),

@@ -75,12 +75,9 @@ pub async fn push_orders(
     at: DateTime<Utc>,
     orders: &[OrderV1],
 ) -> Result<(), DbError> {
-    let events: Vec<Event<OrderV1>> = orders
+    let events: Vec<Event<&OrderV1>> = orders
         .iter()
-        .map(|order| Event {
-            event_id: order_event_id(order.order.id, order.order.version),
-            data: order.clone(),
-        })
+        .map(|order| Event { event_id: order_event_id(order.order.id, order.order.version), data: order })
         .collect();
     push(conn, Exchange::Order, kind, at, &events).await
 }

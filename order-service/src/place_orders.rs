@@ -31,16 +31,31 @@ pub enum StockEvent {
     Fence(FenceV1),
 }
 
+/// Whether orders that exist are looked up before the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// All are taken to be new, as nearly always they are. One that is not fails the transaction.
+    Not,
+    /// They are.
+    Up,
+}
+
 /// Handles a batch of one partition, in order, and says what became of each event.
 ///
-/// If the batch is refused as a whole, its events are tried one by one: the culprit is parked, its neighbours become
-/// orders.
+/// First as if all of it were new; if that fails, once more with a look at what is known. If the batch is refused as a
+/// whole then, its events are tried one by one: the culprit is parked, its neighbours become orders.
 ///
 /// # Errors
 /// The database is away or busy: nothing was done, or it is not known; the same batch may be handled again.
 pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdict>, DbError> {
     let events = Arc::new(events);
-    match place_together(db, events.clone()).await {
+    match place_together(db, events.clone(), Look::Not).await {
+        Err(DbError::Raced) => {}
+        Err(error) if error.is_permanent() => {}
+        result => return result,
+    }
+    metrics::counter!("place_orders_looked_up_total").increment(1);
+    match place_together(db, events.clone(), Look::Up).await {
         Err(error) if error.is_permanent() => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -51,7 +66,7 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdic
     }
     let mut verdicts = Vec::with_capacity(events.len());
     for event in &*events {
-        match place_together(db, Arc::new(vec![event.clone()])).await {
+        match place_together(db, Arc::new(vec![event.clone()]), Look::Up).await {
             Ok(verdict) => verdicts.extend(verdict),
             Err(error) if error.is_permanent() => verdicts.push(Verdict::Park(reason(&error))),
             Err(error) => return Err(error),
@@ -60,20 +75,29 @@ pub async fn place_orders(db: &Db, events: Vec<StockEvent>) -> Result<Vec<Verdic
     Ok(verdicts)
 }
 
-async fn place_together(db: &Db, events: Arc<Vec<StockEvent>>) -> Result<Vec<Verdict>, DbError> {
+async fn place_together(db: &Db, events: Arc<Vec<StockEvent>>, look: Look) -> Result<Vec<Verdict>, DbError> {
     let (began, size) = (Instant::now(), events.len());
     failpoint::reach(crash_points::ORDER_BEGIN_BEFORE).await?;
-    let verdicts = db.transaction(move |conn| Box::pin(async move { place(conn, &events).await })).await?;
+    let verdicts =
+        db.transaction(move |conn| Box::pin(async move { place(conn, &events, look).await })).await?;
     failpoint::reach(crash_points::ORDER_COMMIT_AFTER).await?;
     metrics::histogram!("place_orders_batch_size").record(u32::try_from(size).unwrap_or(u32::MAX));
     metrics::histogram!("place_orders_transaction_seconds").record(began.elapsed());
     Ok(verdicts)
 }
 
-async fn place(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Vec<Verdict>, DbError> {
+async fn place(
+    conn: &mut AsyncPgConnection,
+    events: &[StockEvent],
+    look: Look,
+) -> Result<Vec<Verdict>, DbError> {
     failpoint::reach(crash_points::ORDER_BEGIN_AFTER).await?;
-    let mut books = read::books(conn, events).await?;
+    let mut books = read::books(conn, events, look).await?;
     let mut decisions = decide(&mut books, events);
+    // Every other decision that a known order changes is an insert, which fails: only what is parked would go unnoticed.
+    if look == Look::Not && decisions.iter().any(|decision| matches!(decision, Decision::Park(_))) {
+        return Err(DbError::Raced);
+    }
     park_neighbours(&mut decisions);
     failpoint::reach(crash_points::ORDER_WRITE_BEFORE).await?;
     write::decisions(conn, &books, events, &decisions).await?;

@@ -51,12 +51,12 @@ local item = try('HMGET', KEYS[1], 'run_id', 'epoch', 'sale', 'available', 'with
 local loading = try('HMGET', KEYS[6], 'run_id')
 local late_count = try('HLEN', KEYS[7])
 local holds = try('HMGET', KEYS[2], unpack(ids))
-local bought_before, attempts_before = try('HMGET', KEYS[3], unpack(users)), try('HMGET', KEYS[5], unpack(users))
+local counts_ok = try('HLEN', KEYS[3]) and try('HLEN', KEYS[5])
 local unsettled_ok = try('ZCARD', KEYS[4])
 local available = item and tonumber(item[4] or nil)
 
 local gate = BROKEN
-if item and loading and late_count and holds and bought_before and attempts_before and unsettled_ok then
+if item and loading and late_count and holds and counts_ok and unsettled_ok then
   gate = gate_of(item[1], item[2], item[3], epoch_min)
   if gate == OPEN and not available then
     gate = BROKEN
@@ -98,16 +98,18 @@ local function contradicts(hold, order)
   return order.version == hold.version and order.units ~= hold.units
 end
 
-local known, bought, attempts, contradicting = {}, {}, {}, {}
+-- Users whose counts may change. The news of an order whose hold is here and stays, as of nearly every one, changes none.
+local counted_users = {}
+local known, contradicting = {}, {}
 for i = 1, count do
   if holds[i] then
     local quantity, units, version, reserved_ms, user = parse_hold(holds[i])
     known[ids[i]] = { quantity = quantity, units = units, version = version, reserved_ms = reserved_ms, user = user }
     contradicting[i] = contradicts(known[ids[i]], orders[i]) or nil
   end
-  -- Not numbers: counted from zero, so that nothing can fail after the first write.
-  bought[users[i]] = tonumber(bought_before[i] or '0') or 0
-  attempts[users[i]] = tonumber(attempts_before[i] or '0') or 0
+  if not holds[i] or known[ids[i]].units == 'returned' or orders[i].units == 'returned' then
+    counted_users[#counted_users + 1] = users[i]
+  end
 end
 
 if next(contradicting) then
@@ -118,6 +120,17 @@ if next(contradicting) then
     reply[i + 2] = CONTRADICTS
   end
   return reply
+end
+
+local bought, attempts = {}, {}
+if #counted_users > 0 then
+  local bought_before = redis.call('HMGET', KEYS[3], unpack(counted_users))
+  local attempts_before = redis.call('HMGET', KEYS[5], unpack(counted_users))
+  for i, user in ipairs(counted_users) do
+    -- Not numbers: counted from zero, so that nothing can fail after the first write.
+    bought[user] = tonumber(bought_before[i] or '0') or 0
+    attempts[user] = tonumber(attempts_before[i] or '0') or 0
+  end
 end
 
 local withheld = tonumber(item[5] or '0') or 0

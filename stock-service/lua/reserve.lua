@@ -3,7 +3,7 @@
 --
 -- KEYS  1 item   2 holds   3 buyers   4 unsettled   5 attempts   6 places
 -- ARGV  1 schema (1)   2 lowest epoch that the caller accepts   3 most attempts of one user
---       then for each of 1 to 64 requests: order id, user, quantity, deadline in ms by this server's clock, when the
+--       then for each of 1 to 128 requests: order id, user, quantity, deadline in ms by this server's clock, when the
 --       waiting room admitted the user, in ms of its clock (0: not that anybody knows)
 --
 -- Returns { gate } when the gate is not open, else
@@ -17,7 +17,7 @@
 -- All or nothing: every read and check comes before the first write, and nothing after it can fail. Not flagged
 -- allow-oom on purpose: a full Redis refuses the call before it runs.
 
-local HEADER, PER_REQUEST, REQUESTS_MAX, QUANTITY_MAX = 3, 5, 64, 100
+local HEADER, PER_REQUEST, REQUESTS_MAX, QUANTITY_MAX = 3, 5, 128, 100
 local NOT_ENOUGH, OVER_LIMIT, NOT_STARTED, ENDED, PAUSED = -2, -3, -4, -5, -6
 local MISMATCH, TOO_LATE, TOO_MANY_ATTEMPTS, REOPENING, PLACE_REQUIRED = -7, -8, -9, -12, -13
 local REFUSED, GRANTED, KNOWN_UNSETTLED, KNOWN_SETTLED = 0, 1, 2, 3
@@ -27,7 +27,7 @@ local REFUSED, GRANTED, KNOWN_UNSETTLED, KNOWN_SETTLED = 0, 1, 2, 3
 
 assert(#KEYS == 6 and ARGV[1] == '1', 'reserve.lua: expected 6 keys and schema 1')
 local count = (#ARGV - HEADER) / PER_REQUEST
-assert(count >= 1 and count <= REQUESTS_MAX and count == math.floor(count), 'reserve.lua: expected 1 to 64 requests')
+assert(count >= 1 and count <= REQUESTS_MAX and count == math.floor(count), 'reserve.lua: expected 1 to 128 requests')
 local epoch_min, attempts_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 assert(epoch_min and attempts_max, 'reserve.lua: epoch and attempts must be numbers')
 

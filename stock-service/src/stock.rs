@@ -8,7 +8,7 @@ use common::ids::{Currency, OrderId, Quantity, SaleId, UserId};
 use common::messages::order::{OrderV1, Units};
 
 /// Most requests that one call of the reserve script decides.
-pub const REQUESTS_PER_CALL_MAX: usize = 64;
+pub const REQUESTS_PER_CALL_MAX: usize = 128;
 /// Most orders that one call of the apply and stage scripts takes.
 pub const ORDERS_PER_CALL_MAX: usize = 256;
 

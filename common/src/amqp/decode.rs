@@ -8,7 +8,6 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{QUEUE_HEADER, REASON_HEADER, trace};
-use crate::ids::EventId;
 use crate::messages::{ENVELOPE_EVENTS_MAX, Event};
 
 /// Longest message that is read, in bytes: some ten times what 256 events have. It bounds what parsing costs.
@@ -94,7 +93,8 @@ pub(super) trait Decode: Send + Sync + 'static {
 /// The events of one message, each decoded or not; an error: nothing of it can be read.
 type Events<E> = serde_json::Result<Vec<serde_json::Result<Event<E>>>>;
 
-type DecodeEvents<E> = dyn Fn(&[u8]) -> Events<E> + Send + Sync;
+type ReadEvents<E> = dyn Fn(&[u8]) -> Events<E> + Send + Sync;
+type ReadWhole<E> = dyn Fn(&[u8]) -> serde_json::Result<Whole<E>> + Send + Sync;
 
 /// The message types that a consumer understands, and what it makes of each; a message of another type is parked.
 ///
@@ -106,7 +106,10 @@ pub struct Accepts<E> {
 
 struct Kind<E> {
     name: &'static str,
-    events: Box<DecodeEvents<E>>,
+    /// All of a message in one reading; an error: something in it is not as it should be.
+    whole: Box<ReadWhole<E>>,
+    /// Its events one by one, so that the good ones get through.
+    events: Box<ReadEvents<E>>,
 }
 
 impl<E> Default for Accepts<E> {
@@ -126,10 +129,13 @@ impl<E> Accepts<E> {
     pub fn kind<T: DeserializeOwned>(
         mut self,
         name: &'static str,
-        into: impl Fn(T) -> E + Send + Sync + 'static,
+        into: impl Fn(T) -> E + Clone + Send + Sync + 'static,
     ) -> Self {
-        let events = move |body: &[u8]| decode_events(body, &into);
-        self.kinds.push(Kind { name, events: Box::new(events) });
+        let event = move |event: Event<T>| Event { event_id: event.event_id, data: into(event.data) };
+        let one_by_one = event.clone();
+        let whole = move |body: &[u8]| read_whole(body, &event);
+        let events = move |body: &[u8]| read_events(body, &one_by_one);
+        self.kinds.push(Kind { name, whole: Box::new(whole), events: Box::new(events) });
         self
     }
 }
@@ -153,30 +159,46 @@ struct Head {
     events: Vec<IgnoredAny>,
 }
 
+/// A message of a known type.
 #[derive(Deserialize)]
-struct Body<T> {
-    events: Vec<T>,
+struct Whole<E> {
+    id: Uuid,
+    #[serde(rename = "type")]
+    kind: String,
+    occurred_at: DateTime<Utc>,
+    events: Vec<Event<E>>,
 }
 
-/// Who an event is; its other fields are passed over.
 #[derive(Deserialize)]
-struct Identity {
-    event_id: EventId,
+struct Body {
+    events: Vec<Value>,
 }
 
-fn decode_events<T: DeserializeOwned, E>(body: &[u8], into: impl Fn(T) -> E) -> Events<E> {
-    // Two readings of the same bytes: an `Event<T>`, which has both side by side, would be collected in memory field by
-    // field before any is read, which takes several times as long.
-    let identities = serde_json::from_slice::<Body<Identity>>(body);
-    if let (Ok(identities), Ok(data)) = (identities, serde_json::from_slice::<Body<T>>(body)) {
-        let events = identities.events.into_iter().zip(data.events);
-        let event = |(Identity { event_id }, data)| Ok(Event { event_id, data: into(data) });
-        return Ok(events.map(event).collect());
+fn read_whole<T: DeserializeOwned, E>(
+    body: &[u8],
+    event: impl Fn(Event<T>) -> Event<E>,
+) -> serde_json::Result<Whole<E>> {
+    let Whole { id, kind, occurred_at, events } = serde_json::from_slice::<Whole<T>>(body)?;
+    Ok(Whole { id, kind, occurred_at, events: events.into_iter().map(event).collect() })
+}
+
+fn read_events<T: DeserializeOwned, E>(body: &[u8], event: impl Fn(Event<T>) -> Event<E>) -> Events<E> {
+    let body: Body = serde_json::from_slice(body)?;
+    Ok(body.events.into_iter().map(|one| serde_json::from_value(one).map(&event)).collect())
+}
+
+impl<E> Accepts<E> {
+    fn accepted(&self, name: &str) -> Option<&Kind<E>> {
+        self.kinds.iter().find(|kind| kind.name == name)
     }
-    let event = |event: Event<T>| Event { event_id: event.event_id, data: into(event.data) };
-    // Something is wrong in it: now one by one, so that the good ones get through.
-    let body: Body<Value> = serde_json::from_slice(body)?;
-    Ok(body.events.into_iter().map(|one| serde_json::from_value(one).map(event)).collect())
+
+    /// The message in one reading, if its properties name its type truly and nothing is wrong with it.
+    fn sound(&self, delivery: &Delivery) -> Option<(&'static str, Whole<E>)> {
+        let kind = self.accepted(delivery.properties.kind().as_ref()?.as_str())?;
+        let whole = (kind.whole)(&delivery.data).ok()?;
+        let is_sound = whole.kind == kind.name && (1..=ENVELOPE_EVENTS_MAX).contains(&whole.events.len());
+        is_sound.then_some((kind.name, whole))
+    }
 }
 
 impl<E: Send + 'static> Decode for Accepts<E> {
@@ -188,6 +210,13 @@ impl<E: Send + 'static> Decode for Accepts<E> {
         if delivery.data.len() > MESSAGE_BYTES_MAX {
             return whole(format!("has {} bytes, more than {MESSAGE_BYTES_MAX}", delivery.data.len()));
         }
+        if let Some((kind, Whole { id, occurred_at, events, .. })) = self.sound(delivery) {
+            let redelivered = delivery.redelivered;
+            let incoming = |event| Incoming { event, envelope_id: id, kind, occurred_at, redelivered };
+            let items = events.into_iter().enumerate();
+            let items = items.map(|(position, event)| At { position, item: incoming(event) });
+            return Decoded { items: items.collect(), parked: Vec::new() };
+        }
         let head: Head = match serde_json::from_slice(&delivery.data) {
             Ok(head) => head,
             Err(error) => return whole(format!("not an envelope: {error}")),
@@ -195,7 +224,7 @@ impl<E: Send + 'static> Decode for Accepts<E> {
         if !(1..=ENVELOPE_EVENTS_MAX).contains(&head.events.len()) {
             return whole(format!("has {} events", head.events.len()));
         }
-        let Some(kind) = self.kinds.iter().find(|kind| kind.name == head.kind) else {
+        let Some(kind) = self.accepted(&head.kind) else {
             return whole(format!("unknown type {}", head.kind));
         };
         let events = match (kind.events)(&delivery.data) {

@@ -9,8 +9,8 @@ use diesel::sql_types::{Array, BigInt, Int4, Text, Timestamptz, Uuid as SqlUuid}
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
-use super::StockEvent;
 use super::decide::{Books, Item};
+use super::{Look, StockEvent};
 use crate::db::DbError;
 use crate::db::statement::Kept;
 use crate::orders::{OrderRow, into_orders, parse};
@@ -68,16 +68,22 @@ struct UsageRow {
 }
 
 /// Everything that the decisions about `events` need; the items stay locked until the transaction ends.
-pub(super) async fn books(conn: &mut AsyncPgConnection, events: &[StockEvent]) -> Result<Books, DbError> {
+pub(super) async fn books(
+    conn: &mut AsyncPgConnection,
+    events: &[StockEvent],
+    look: Look,
+) -> Result<Books, DbError> {
     let mut books = Books::default();
     lock_items(conn, events, &mut books).await?;
     if books.items.is_empty() {
         return Ok(books);
     }
-    let orders: Vec<Uuid> = reserved(events).map(|reserved| reserved.order_id.0).collect();
-    let known: Vec<OrderRow> =
-        Kept(diesel::sql_query(KNOWN_ORDERS).bind::<Array<SqlUuid>, _>(orders)).load(conn).await?;
-    books.known = into_orders(known)?.into_iter().map(|order| (order.order.id, order)).collect();
+    if look == Look::Up {
+        let orders: Vec<Uuid> = reserved(events).map(|reserved| reserved.order_id.0).collect();
+        let known: Vec<OrderRow> =
+            Kept(diesel::sql_query(KNOWN_ORDERS).bind::<Array<SqlUuid>, _>(orders)).load(conn).await?;
+        books.known = into_orders(known)?.into_iter().map(|order| (order.order.id, order)).collect();
+    }
     books.usage = usage(conn, events, &books).await?;
     Ok(books)
 }

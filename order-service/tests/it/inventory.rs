@@ -179,6 +179,8 @@ async fn orders_are_listed_by_pages_once_they_have_been_quiet() {
         orders
     };
     assert_eq!(list("").await, [], "their news may still be on their way");
+    world.execute("UPDATE orders SET created_at = created_at - interval '11 seconds'").await;
+    assert_eq!(list("").await, [], "they have changed since");
     world.execute("UPDATE order_transitions SET at = at - interval '11 seconds'").await;
     let users: Vec<_> = list("").await.into_iter().map(|order| order.user_id.to_string()).collect();
     assert_eq!(users, ["ann", "bob", "cyd"]);

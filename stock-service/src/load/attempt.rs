@@ -38,7 +38,7 @@ const STRAGGLER_SLACK: Duration = Duration::from_millis(100);
 /// Reservations that survived in `unsettled` and are read together.
 const SURVIVORS_PAGE: usize = SURVIVORS_FLIGHTS * REQUESTS_PER_CALL_MAX;
 /// Messages with them that are in flight together.
-const SURVIVORS_FLIGHTS: usize = 8;
+const SURVIVORS_FLIGHTS: usize = 4;
 /// How often one load asks for the stock while its fence is on its way; each answer may take 10 s.
 const STOCK_QUESTIONS_MAX: usize = 6;
 /// Pause between two questions, for the case that they are answered at once.
