@@ -81,6 +81,12 @@ impl Requests {
         Self { mix, host, sale, item, sold_out, tokens: self.tokens.clone(), run, turn: AtomicU64::new(0) }
     }
 
+    /// The same by the first `count` buyers only.
+    #[must_use]
+    pub fn of_the_first(self, count: usize) -> Self {
+        Self { tokens: Arc::new(self.tokens.iter().take(count).cloned().collect()), ..self }
+    }
+
     /// Writes the next request.
     pub fn next(&self, into: &mut Vec<u8>) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);

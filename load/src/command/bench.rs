@@ -21,8 +21,10 @@ use load::stage::{Stage, Target};
 use load::wire::{Connection, Outcome};
 use serde::Serialize;
 
-/// Distinct tokens, as many as issue refusals.
-const BUYERS: usize = 10_000;
+/// Distinct tokens of those who come too late.
+const LATE_BUYERS: usize = 10_000;
+/// Buyers for each second of each turn. Each may try twenty times, so there are enough for 20,000 orders a second.
+const BUYERS_PER_SECOND: usize = 1_000;
 /// How long the orders of a round may take to be settled.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How long the audit may take to be clean.
@@ -94,7 +96,8 @@ struct Bench {
 /// Compares, prints the table, and fails when the audit is not clean.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let target = Target::find(&arguments.env_file)?;
-    let stage = Stage::set(&target, Mix::SoldOut, BUYERS).await?;
+    let seconds = usize::try_from(u64::from(arguments.rounds) * arguments.round_s)?;
+    let stage = Stage::set(&target, Mix::SoldOut, LATE_BUYERS.max(seconds * BUYERS_PER_SECOND)).await?;
     let folder = std::env::temp_dir().join(format!("stampede-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let answer_file = folder.join("refusal");
@@ -116,6 +119,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 format!("{round}-{}", contender.name),
                 contender.address.to_string(),
             );
+            let requests = match contender.mix {
+                Mix::SoldOut => requests.of_the_first(LATE_BUYERS),
+                Mix::Buyers | Mix::Browsers | Mix::Bots | Mix::All => requests,
+            };
             let turn = take_turn(&arguments, contender, requests, &mut depths).await?;
             say(&format!(
                 "round {round}/{}  {:<9} {:>8}/s  p99 {:>7} ms  CPU us: {}",
