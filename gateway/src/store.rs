@@ -89,11 +89,6 @@ impl Store {
         self.timeout
     }
 
-    /// Whether the last call to any server was answered.
-    pub fn is_up(&self) -> bool {
-        self.router.nodes().iter().any(|node| node.is_up())
-    }
-
     /// Whether the last call to whoever has `key` was answered.
     pub fn reaches(&self, key: &str) -> bool {
         self.router.node_of(key).is_some_and(|node| node.is_up())
