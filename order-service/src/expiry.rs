@@ -13,13 +13,13 @@ use common::api::OrderStatus;
 use common::failpoint;
 use common::ids::OrderId;
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::brake::Brake;
+use self::brake::{Brake, Standing};
 use crate::db::statement::Kept;
 use crate::db::{Db, DbError};
 use crate::settings::ExpirySettings;
@@ -27,11 +27,13 @@ use crate::transitions::transition;
 use crate::{crash_points, planted};
 
 const DUE: &str = "
-SELECT id, expires_at, now() AS now FROM orders
+SELECT id, expires_at, now() AS now,
+       (SELECT coalesce(bool_or(braked_until > now()), false) FROM expiry_brake) AS braked
+  FROM orders
  WHERE status = 'pending_payment' AND expires_at <= now()
    AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'started')
  ORDER BY expires_at LIMIT $1
-   FOR NO KEY UPDATE SKIP LOCKED";
+   FOR NO KEY UPDATE OF orders SKIP LOCKED";
 
 /// Asked again once the orders are locked, since whoever begins a payment locks its order: a payment that was begun in
 /// the last moment may not have been visible before.
@@ -49,6 +51,8 @@ struct Due {
     expires_at: DateTime<Utc>,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
+    #[diesel(sql_type = Bool)]
+    braked: bool,
 }
 
 #[derive(QueryableByName)]
@@ -57,11 +61,10 @@ struct UnderWay {
     order_id: Uuid,
 }
 
-/// How much ends in one transaction.
-#[derive(Clone, Copy)]
-struct Pace {
-    batch_max: i64,
-    braked: bool,
+/// What one transaction found.
+struct Batch {
+    due: i64,
+    standing: Standing,
 }
 
 /// Looks for due orders until stopped. After an outage they are ended at a bounded rate.
@@ -89,40 +92,53 @@ async fn expire_some(
     settings: &ExpirySettings,
     stop: &CancellationToken,
 ) -> Result<(), DbError> {
-    let braked = brake.is_on(db, settings).await?;
-    let (batches, batch_max) = match braked {
-        true => (1, settings.brake_batch_max),
-        false => (settings.batches_per_interval, settings.batch_max),
-    };
-    for _ in 0..batches {
-        let pace = Pace { batch_max, braked };
-        let due = db.transaction(move |conn| Box::pin(expire_batch(conn, pace))).await?;
+    for _ in 0..settings.batches_per_interval {
+        let (kept, was_braked) = (settings.clone(), brake.was_on());
+        let batch = db.transaction(move |conn| Box::pin(expire_batch(conn, kept, was_braked))).await?;
+        brake.note(batch.standing);
         failpoint::reach(crash_points::EXPIRY_COMMIT_AFTER).await?;
-        if due < batch_max || stop.is_cancelled() {
+        if batch.standing.on || batch.due < settings.batch_max || stop.is_cancelled() {
             break;
         }
     }
     Ok(())
 }
 
-/// Ends up to `batch_max` due orders and says how many were due.
-async fn expire_batch(conn: &mut AsyncPgConnection, pace: Pace) -> Result<i64, DbError> {
+/// Ends up to `batch_max` due orders, or few if the brake is on: looked at here, because the clock and what is late may
+/// change from one transaction to the next.
+async fn expire_batch(
+    conn: &mut AsyncPgConnection,
+    settings: ExpirySettings,
+    was_braked: bool,
+) -> Result<Batch, DbError> {
     failpoint::reach(crash_points::EXPIRY_SELECT_BEFORE).await?;
     if failpoint::planted(planted::EXPIRY_IGNORES_STATUS) {
         diesel::sql_query(EXPIRE_PAID).execute(conn).await?;
     }
-    if pace.braked && !brake::has_turn(conn).await? {
-        return Ok(0);
-    }
-    let due: Vec<Due> = Kept(diesel::sql_query(DUE).bind::<BigInt, _>(pace.batch_max)).load(conn).await?;
+    let mut due: Vec<Due> =
+        Kept(diesel::sql_query(DUE).bind::<BigInt, _>(settings.batch_max)).load(conn).await?;
+    let count = i64::try_from(due.len()).unwrap_or(i64::MAX);
     let late = due
         .as_slice()
         .first()
         .and_then(|first| (first.now - first.expires_at).to_std().ok())
         .unwrap_or_default();
     metrics::gauge!("expiry_lag_seconds").set(late.as_secs_f64());
+
+    let is_late = late >= Duration::from_millis(settings.brake_late_ms.into());
+    let standing = match is_late || was_braked || due.as_slice().first().is_some_and(|first| first.braked) {
+        true => brake::standing(conn, &settings).await?,
+        false => Standing::default(),
+    };
+    if standing.on {
+        if !brake::has_turn(conn).await? {
+            return Ok(Batch { due: 0, standing });
+        }
+        brake::hold(conn).await?;
+        due.truncate(usize::try_from(settings.brake_batch_max).unwrap_or(usize::MAX));
+    }
     if due.is_empty() {
-        return Ok(0);
+        return Ok(Batch { due: 0, standing });
     }
     failpoint::reach(crash_points::EXPIRY_SELECT_AFTER).await?;
     let ids: Vec<Uuid> = due.iter().map(|due| due.id).collect();
@@ -132,5 +148,5 @@ async fn expire_batch(conn: &mut AsyncPgConnection, pace: Pace) -> Result<i64, D
     let unpaid: Vec<OrderId> = unpaid.map(|id| OrderId(*id)).collect();
     transition(conn, &unpaid, OrderStatus::Expired, None).await?;
     failpoint::reach(crash_points::EXPIRY_COMMIT_BEFORE).await?;
-    Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
+    Ok(Batch { due: count, standing })
 }
