@@ -161,7 +161,7 @@ fn state(
         sales: Arc::new(SalesPoller::new(orders.clone(), listing.clone(), known_ids.clone(), sales_interval)),
         listing,
         admission: Admission::new(settings.admission.clone(), stock.clone(), tasks.clone()),
-        attempts: Attempts::default(),
+        attempts: Attempts::new(settings.admission.orders_max),
         block_list: Arc::new(BlocksPoller::new(orders.clone(), blocks.clone(), sales_interval)),
         blocks,
         retries: Retries::new(&settings.retries),

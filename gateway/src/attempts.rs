@@ -3,22 +3,25 @@
 //!
 //! Only acceptance is shared: it is never taken back. A refusal may be out of date a moment later, so each repetition
 //! gets its own.
+//!
+//! So many may be under way at a time, whatever they wait for: each keeps its connection's buffers, and who would come
+//! in behind them would wait longer than a buyer does. What is remembered is answered all the same.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use common::ids::{OrderId, Quantity};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// Accepted attempts in one of the two generations that are remembered: some hundred KiB each.
 const GENERATION_MAX: usize = 16_384;
 
 /// What this gateway knows of attempts.
-#[derive(Default)]
 pub struct Attempts {
     known: Mutex<Known>,
+    turns: Semaphore,
 }
 
 #[derive(Default)]
@@ -35,11 +38,20 @@ pub enum Standing<'a> {
     /// It was accepted before with another quantity.
     Mismatch,
     /// It is to be tried; say so when it is accepted.
-    Try(Option<InFlight<'a>>),
+    Try(Attempt<'a>),
+    /// Too many are under way.
+    Full,
+}
+
+/// One that is under way.
+pub struct Attempt<'a> {
+    /// `None` where another has the same id: nobody can join this one.
+    in_flight: Option<InFlight<'a>>,
+    _turn: SemaphorePermit<'a>,
 }
 
 /// An attempt that others may join. Dropped, they try for themselves.
-pub struct InFlight<'a> {
+struct InFlight<'a> {
     attempts: &'a Attempts,
     order: OrderId,
     quantity: Quantity,
@@ -47,40 +59,59 @@ pub struct InFlight<'a> {
 }
 
 impl Attempts {
+    /// Nothing is known yet; at most `under_way_max` are tried or waited for at a time.
+    pub fn new(under_way_max: usize) -> Self {
+        Self { known: Mutex::default(), turns: Semaphore::new(under_way_max.min(Semaphore::MAX_PERMITS)) }
+    }
+
     /// How the attempt stands, after waiting for the one in flight with the same id, until `deadline` at most.
     pub async fn standing(&self, order: OrderId, quantity: Quantity, deadline: Instant) -> Standing<'_> {
-        let mut in_flight = match self.begin(order, quantity) {
+        let (mut in_flight, turn) = match self.begin(order, quantity) {
             Ok(standing) => return standing,
             Err(in_flight) => in_flight,
         };
         match timeout_at(deadline, in_flight.wait_for(|accepted| *accepted)).await {
             Ok(Ok(_)) => Standing::Accepted,
-            Ok(Err(_)) | Err(_) => Standing::Try(None),
+            Ok(Err(_)) | Err(_) => Standing::Try(Attempt { in_flight: None, _turn: turn }),
         }
     }
 
     /// The standing, or the attempt in flight to wait for.
-    fn begin(&self, order: OrderId, quantity: Quantity) -> Result<Standing<'_>, watch::Receiver<bool>> {
+    fn begin(
+        &self,
+        order: OrderId,
+        quantity: Quantity,
+    ) -> Result<Standing<'_>, (watch::Receiver<bool>, SemaphorePermit<'_>)> {
         let mut known = self.known.lock();
         if let Some(accepted) = known.young.get(&order).or_else(|| known.old.get(&order)) {
             return Ok(if *accepted == quantity { Standing::Accepted } else { Standing::Mismatch });
         }
-        match known.in_flight.entry(order) {
-            Entry::Occupied(entry) if entry.get().0 == quantity => Err(entry.get().1.clone()),
+        let Ok(turn) = self.turns.try_acquire() else { return Ok(Standing::Full) };
+        let in_flight = match known.in_flight.entry(order) {
+            Entry::Occupied(entry) if entry.get().0 == quantity => return Err((entry.get().1.clone(), turn)),
             // Which of the two quantities comes first is for the inventory to decide.
-            Entry::Occupied(_) => Ok(Standing::Try(None)),
+            Entry::Occupied(_) => None,
             Entry::Vacant(entry) => {
                 let (accepted, receiver) = watch::channel(false);
                 entry.insert((quantity, receiver));
-                Ok(Standing::Try(Some(InFlight { attempts: self, order, quantity, accepted })))
+                Some(InFlight { attempts: self, order, quantity, accepted })
             }
+        };
+        Ok(Standing::Try(Attempt { in_flight, _turn: turn }))
+    }
+}
+
+impl Attempt<'_> {
+    /// Remembers the attempt as accepted and tells those who joined it.
+    pub fn accepted(self) {
+        if let Some(in_flight) = self.in_flight {
+            in_flight.accepted();
         }
     }
 }
 
 impl InFlight<'_> {
-    /// Remembers the attempt as accepted and tells those who joined it.
-    pub fn accepted(self) {
+    fn accepted(self) {
         let mut known = self.attempts.known.lock();
         if known.young.len() >= GENERATION_MAX {
             known.old = std::mem::take(&mut known.young);
@@ -119,16 +150,22 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
-    async fn first(attempts: &Attempts, n: usize) -> InFlight<'_> {
+    async fn first(attempts: &Attempts, n: usize) -> Attempt<'_> {
         match attempts.standing(order(n), units(1), soon()).await {
-            Standing::Try(Some(in_flight)) => in_flight,
-            Standing::Try(None) | Standing::Accepted | Standing::Mismatch => panic!("not the first"),
+            Standing::Try(attempt @ Attempt { in_flight: Some(_), .. }) => attempt,
+            Standing::Try(_) | Standing::Accepted | Standing::Mismatch | Standing::Full => {
+                panic!("not the first")
+            }
         }
+    }
+
+    fn is_alone(standing: &Standing<'_>) -> bool {
+        matches!(standing, Standing::Try(Attempt { in_flight: None, .. }))
     }
 
     #[tokio::test]
     async fn repetitions_join_the_attempt_in_flight_and_share_its_acceptance() {
-        let attempts = Attempts::default();
+        let attempts = Attempts::new(2);
         let in_flight = first(&attempts, 1).await;
         let joined = attempts.standing(order(1), units(1), soon());
         let (standing, ()) = tokio::join!(joined, async { in_flight.accepted() });
@@ -140,24 +177,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_or_a_buyer_who_hangs_up_leaves_the_others_to_try_for_themselves() {
-        let attempts = Attempts::default();
+        let attempts = Attempts::new(2);
         let in_flight = first(&attempts, 1).await;
         let joined = attempts.standing(order(1), units(1), soon());
         let (standing, ()) = tokio::join!(joined, async { drop(in_flight) });
-        assert!(matches!(standing, Standing::Try(None)));
+        assert!(is_alone(&standing));
         drop(first(&attempts, 1).await);
     }
 
     #[tokio::test]
     async fn another_quantity_does_not_join() {
-        let attempts = Attempts::default();
+        let attempts = Attempts::new(2);
         let _in_flight = first(&attempts, 1).await;
-        assert!(matches!(attempts.standing(order(1), units(2), soon()).await, Standing::Try(None)));
+        assert!(is_alone(&attempts.standing(order(1), units(2), soon()).await));
+    }
+
+    #[tokio::test]
+    async fn one_more_than_may_be_under_way_is_told_so_at_once_but_not_if_it_is_remembered() {
+        let attempts = Attempts::new(2);
+        first(&attempts, 1).await.accepted();
+        let (second, _third) = (first(&attempts, 2).await, first(&attempts, 3).await);
+        assert!(matches!(attempts.standing(order(4), units(1), soon()).await, Standing::Full));
+        assert!(matches!(attempts.standing(order(2), units(1), soon()).await, Standing::Full));
+        assert!(matches!(attempts.standing(order(1), units(1), soon()).await, Standing::Accepted));
+        drop(second);
+        drop(first(&attempts, 4).await);
     }
 
     #[tokio::test]
     async fn memory_is_bounded_and_forgets_the_oldest_first() {
-        let attempts = Attempts::default();
+        let attempts = Attempts::new(2);
         for n in 0..GENERATION_MAX * 3 {
             first(&attempts, n).await.accepted();
         }

@@ -257,7 +257,7 @@ impl Call {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         service.shared.metrics.retries.increment(1);
         let permit = service.enter(entry)?;
-        Self { service, inner, deadline, question: true, entry }.attempt(&permit).await
+        Box::pin(Self { service, inner, deadline, question: true, entry }.attempt(&permit)).await
     }
 
     /// Makes the call with a permit from [`Downstream::turn`], which is held as long as the call is in flight.
@@ -266,7 +266,8 @@ impl Call {
     /// [`Failed::Call`].
     pub async fn send_within(self, permit: &Permit) -> Result<Response, Failed> {
         self.service.shared.budget.attempt(Instant::now());
-        self.attempt(permit).await
+        // Apart, as in store.rs.
+        Box::pin(self.attempt(permit)).await
     }
 
     async fn attempt(self, permit: &Permit) -> Result<Response, Failed> {

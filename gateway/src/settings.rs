@@ -175,6 +175,8 @@ pub struct WechatSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdmissionSettings {
+    /// Most orders under way, of all items.
+    pub orders_max: usize,
     /// Most orders that wait, per item.
     pub queue_max: usize,
     /// Most orders in one call.
@@ -323,6 +325,7 @@ impl Settings {
         ];
         let counts = [
             ("http.connections_max", self.http.connections_max),
+            ("admission.orders_max", self.admission.orders_max),
             ("admission.queue_max", self.admission.queue_max),
             ("admission.batch_max", self.admission.batch_max),
             ("admission.flights_max", self.admission.flights_max),

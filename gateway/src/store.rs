@@ -100,7 +100,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn command(&self, key: &str, command: &Cmd) -> Result<Value, StoreError> {
         let node = self.reachable(key)?;
-        self.in_time(&node, self.router.call(LANE, key, command)).await
+        self.in_time(&node, Box::pin(self.router.call(LANE, key, command))).await
     }
 
     /// Runs `script` with these keys, of which there is at least one, and whatever `arguments` adds; when Redis has
@@ -119,7 +119,8 @@ impl Store {
         arguments(&mut call);
         let key = keys.first().copied().unwrap_or_default();
         let result = match self.reachable(key) {
-            Ok(node) => self.in_time(&node, self.router.run(LANE, key, (&call, script.source))).await,
+            // Apart, because a request keeps room for the largest thing that it may have to wait for.
+            Ok(node) => self.in_time(&node, Box::pin(self.router.run(LANE, key, (&call, script.source)))).await,
             Err(error) => Err(error),
         };
         let outcome = if result.is_ok() { "ok" } else { "error" };

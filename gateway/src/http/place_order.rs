@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::place::CHALLENGE_ANSWER;
 use crate::admission::Wish;
 use crate::answer::refusal;
-use crate::attempts::{InFlight, Standing};
+use crate::attempts::{Attempt, Standing};
 use crate::catalogue::Verdict;
 use crate::endpoint::{Answer, Call, address};
 use crate::error::ApiError;
@@ -115,19 +115,23 @@ async fn decide(
         }
         Verdict::Unlisted => Some(state.listing.known(item)),
     };
-    let in_flight = match state.attempts.standing(order_id, quantity, call.deadline).await {
+    let attempt = match state.attempts.standing(order_id, quantity, call.deadline).await {
         Standing::Accepted => return Ok(()),
         Standing::Mismatch => return Err(Code::IdempotencyMismatch.into()),
-        Standing::Try(in_flight) => in_flight,
+        Standing::Full => return Err(Code::TooBusy.into()),
+        Standing::Try(attempt) => attempt,
     };
     let admitted_ms = match let_in(call, item, (&user, order_id), quota).await {
         Ok(admitted_ms) => admitted_ms,
-        Err(refusal) => return retried(call, &user, (order_id, quantity), in_flight, refusal).await,
+        // What is rare and asks other services is apart, so that it takes no room in every order.
+        Err(refusal) => {
+            return Box::pin(retried(call, &user, (order_id, quantity), attempt, refusal)).await;
+        }
     };
     // Only items of published sales get a queue; for others the one question is whether the order exists.
     match unlisted {
         Some(Known::No) if state.catalogue.snapshot().is_some() => {
-            return retired(call, &user, order_id, Code::NotFound).await;
+            return Box::pin(retired(call, &user, order_id, Code::NotFound)).await;
         }
         Some(Known::No | Known::NotLoaded) => return Err(Code::Unavailable.into()),
         Some(Known::OnSale | Known::Ended) | None => {}
@@ -140,9 +144,7 @@ async fn decide(
     crashing(crash_points::FORWARD_AFTER, Code::OutcomeUnknown).await?;
     match answer {
         Ok(ReserveOutcome::Accepted) => {
-            if let Some(in_flight) = in_flight {
-                in_flight.accepted();
-            }
+            attempt.accepted();
             if let Some(admitted_ms) = admitted_ms {
                 state.lines.used(item, &user, admitted_ms);
             }
@@ -151,7 +153,8 @@ async fn decide(
         Ok(ReserveOutcome::UnknownItem) => {
             // Whether the sale is over is for order-service to say: this machine's clock may be ahead.
             let ended = state.listing.known(item) == Known::Ended;
-            retired(call, &user, order_id, if ended { Code::Ended } else { Code::Unavailable }).await
+            let otherwise = if ended { Code::Ended } else { Code::Unavailable };
+            Box::pin(retired(call, &user, order_id, otherwise)).await
         }
         Ok(outcome) => Err(refused(outcome)),
         Err(error) => Err(unanswered(error)),
@@ -181,7 +184,7 @@ async fn retried(
     call: &Call,
     user: &UserId,
     order: (OrderId, Quantity),
-    in_flight: Option<InFlight<'_>>,
+    attempt: Attempt<'_>,
     refusal: ApiError,
 ) -> Result<(), ApiError> {
     let asks_for_more = match &refusal {
@@ -206,9 +209,7 @@ async fn retried(
             return Err(Problem { challenge: refusal.problem().challenge, ..problem }.into());
         }
     }
-    if let Some(in_flight) = in_flight {
-        in_flight.accepted();
-    }
+    attempt.accepted();
     Ok(())
 }
 

@@ -75,6 +75,26 @@ async fn a_refusal_does_not_wait_for_the_confirmation_of_a_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_more_order_than_may_be_under_way_is_refused_at_once_whatever_its_item() {
+    let gateway = start(&[("ADMISSION__ORDERS_MAX", "2")], |call| match call.path.as_str() {
+        "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
+        _ => Reply::new(200).endless(),
+    })
+    .await;
+    let token = gateway.token("u1", "customer").await;
+    let orders: Vec<_> =
+        (0..10).map(|n| tokio::spawn(gateway.order_request(&token, &format!("k{n}")).send())).collect();
+    let mut codes = Vec::new();
+    for order in orders {
+        let response = order.await.expect("ran").expect("answered");
+        assert!(response.status() != 429 || response.headers().contains_key("retry-after"));
+        let body: serde_json::Value = response.json().await.expect("JSON");
+        codes.push(body["code"].as_str().expect("a code").to_owned());
+    }
+    assert_eq!(codes.iter().filter(|code| *code == "too_busy").count(), 8, "{codes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_so_at_once() {
     let settings =
         [("ADMISSION__FLIGHTS_MAX", "1"), ("ADMISSION__BATCH_MAX", "1"), ("ADMISSION__QUEUE_MAX", "2")];
