@@ -28,7 +28,7 @@ bench_command() {
     STAMPEDE_DIR=$DEV_DIR/bench taskset -c "$cores" "$ROOT/dev" up --release --detach ||
         die "the instance did not start" "its logs are in .dev/bench/logs"
     ulimit -n "$(ulimit -H -n)" || warn "no more than $(ulimit -n) files can be open"
-    RUST_LIB_BACKTRACE=0 run taskset -c "$cores" "$(target_folder)/load" bench "${arguments[@]}" \
+    RUST_LIB_BACKTRACE=0 run taskset -c "$cores" chrt --batch 0 "$(target_folder)/load" bench "${arguments[@]}" \
         --env-file "$DEV_DIR/bench/env" --reports "$DEV_DIR/reports"
 }
 

@@ -7,6 +7,10 @@ use common::command::{self, Command};
 use gateway::http::Served;
 use gateway::{App, Settings, openapi};
 
+/// See docs/PERFORMANCE.md: less work than the C library's for what is freed by another thread than made it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Prints the document of the whole API, and needs no settings.
 const OPENAPI: &str = "openapi";
 
