@@ -5,7 +5,7 @@
 //! gets its own.
 //!
 //! So many may be under way at a time, whatever they wait for: each keeps its connection's buffers, and who would come
-//! in behind them would wait longer than a buyer does. What is remembered is answered all the same.
+//! in behind them would wait longer than a buyer does.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -62,6 +62,11 @@ impl Attempts {
     /// Nothing is known yet; at most `under_way_max` are tried or waited for at a time.
     pub fn new(under_way_max: usize) -> Self {
         Self { known: Mutex::default(), turns: Semaphore::new(under_way_max.min(Semaphore::MAX_PERMITS)) }
+    }
+
+    /// Whether one more would be told [`Standing::Full`], unless it is remembered.
+    pub fn is_full(&self) -> bool {
+        self.turns.available_permits() == 0
     }
 
     /// How the attempt stands, after waiting for the one in flight with the same id, until `deadline` at most.

@@ -254,6 +254,10 @@ pub async fn admit(
     }
     body::check_head(headers, endpoint.expect)?;
     state.limits.check_ip(endpoint.class, address)?;
+    // Who cannot be served is told so before a new token costs a signature, which is most of what such an answer costs.
+    if endpoint.class == Class::Order && state.attempts.is_full() {
+        return Err(Code::TooBusy.into());
+    }
     if !endpoint.needs_token() {
         return Ok(None);
     }
