@@ -5,84 +5,74 @@
 //! ended is asked each time. Tokens of an identity provider are not kept here: it may withdraw a key at any moment.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 
 use parking_lot::Mutex;
+use ring::digest;
 
 use super::Caller;
 
 /// Parts with a lock each, so that the workers rarely meet.
 const SHARDS: usize = 16;
-/// Tokens in one of the two generations of a part: some 20 MiB in all, with tokens of 300 bytes.
+/// Tokens in one of the two generations of a part: some 10 MiB in all.
 const GENERATION_MAX: usize = 2_048;
+
+/// What stands for a token, which is several times as long: its SHA-256. No two tokens share one.
+type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// What is known of tokens, the newest of each part.
 pub struct Verified {
     shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
 }
 
-/// Tokens by the hash of their signatures, which is the shortest part that no two of them share.
 #[derive(Default)]
 struct Shard {
-    young: HashMap<u64, Known>,
-    old: HashMap<u64, Known>,
-}
-
-struct Known {
-    token: Box<str>,
-    caller: Caller,
+    young: HashMap<Digest, Caller>,
+    old: HashMap<Digest, Caller>,
 }
 
 impl Default for Verified {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 }
 
 impl Verified {
     /// Whose token this is, if it was found to count before.
     pub fn get(&self, token: &str) -> Option<Caller> {
-        let hash = self.hash(token);
-        let mut shard = self.shard(hash).lock();
-        if let Some(known) = shard.young.get(&hash) {
-            return known.whose(token);
+        let digest = digest_of(token);
+        let mut shard = self.shard(&digest).lock();
+        if let Some(caller) = shard.young.get(&digest) {
+            return Some(caller.clone());
         }
         // Still in use: it moves to the young ones, and stays when the old ones go.
-        let known = shard.old.remove(&hash)?;
-        let caller = known.whose(token);
-        shard.insert(hash, known);
-        caller
+        let caller = shard.old.remove(&digest)?;
+        shard.insert(digest, caller.clone());
+        Some(caller)
     }
 
     /// Remembers a token that counts.
     pub fn insert(&self, token: &str, caller: &Caller) {
-        let hash = self.hash(token);
-        self.shard(hash).lock().insert(hash, Known { token: token.into(), caller: caller.clone() });
+        let digest = digest_of(token);
+        self.shard(&digest).lock().insert(digest, caller.clone());
     }
 
-    fn hash(&self, token: &str) -> u64 {
-        self.hasher.hash_one(token.rsplit('.').next())
-    }
-
-    fn shard(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+    fn shard(&self, digest: &Digest) -> &Mutex<Shard> {
+        &self.shards[usize::from(digest[0]) % SHARDS]
     }
 }
 
-impl Known {
-    /// Signatures say nothing by themselves: the whole token has to be the same.
-    fn whose(&self, token: &str) -> Option<Caller> {
-        (*self.token == *token).then(|| self.caller.clone())
-    }
+fn digest_of(token: &str) -> Digest {
+    let mut bytes = Digest::default();
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    bytes
 }
 
 impl Shard {
-    fn insert(&mut self, hash: u64, known: Known) {
+    fn insert(&mut self, digest: Digest, caller: Caller) {
         if self.young.len() >= GENERATION_MAX {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(hash, known);
+        self.young.insert(digest, caller);
     }
 }
 

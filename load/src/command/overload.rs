@@ -1,4 +1,5 @@
-//! `load overload`: ten times what the system takes, for a minute, and a verdict on each promise.
+//! `load overload`: ten times what the system takes, for a minute, between two normal loads, and a verdict on each
+//! promise.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -21,10 +22,15 @@ use super::run::{Common, report_of};
 const PEAK_CONNECTIONS: usize = 256;
 /// The share of what it takes that is offered before and after, as a normal load.
 const NORMAL_SHARE: f64 = 0.5;
-/// How long the normal load afterwards lasts.
+/// How long the normal load lasts, each time.
 const NORMAL_HOLD: Duration = Duration::from_secs(15);
-/// Slower than this a normal load is not normal, in milliseconds.
+/// A second of the load afterwards that is slower than this, and than any second of the same load before, is not normal,
+/// in milliseconds.
 const NORMAL_P99_MS: f64 = 50.0;
+/// The steps of the run.
+const BEFORE: usize = 0;
+const OVERLOAD: usize = 1;
+const AFTER: usize = 2;
 /// Least share of the arrivals that this tool must have sent: otherwise it was no such overload.
 const SENT_MIN: f64 = 0.95;
 /// Least goodput, as a share of the peak.
@@ -112,14 +118,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let offered = (peak * f64::from(arguments.times)).round();
     say(&format!("peak {}/s; offering {}/s for {} s", number(peak), number(offered), arguments.hold_s));
     let stage = Stage::set(&target, Mix::Buyers, buyers).await?;
-    let mut course = arguments.common.course(vec![
-        (Pace::Open { per_second: offered }, Duration::from_secs(arguments.hold_s)),
-        (Pace::Open { per_second: (peak * NORMAL_SHARE).max(1.0) }, NORMAL_HOLD),
-    ]);
+    let normal = (Pace::Open { per_second: (peak * NORMAL_SHARE).max(1.0) }, NORMAL_HOLD);
+    let overload = (Pace::Open { per_second: offered }, Duration::from_secs(arguments.hold_s));
+    let mut course = arguments.common.course(vec![normal, overload, normal]);
     course.connections_ready = arguments.connections as usize;
     course.in_flight_max = course.in_flight_max.max(course.connections_ready);
     let circumstances = report::circumstances(&target.parts);
-    let measured = measure(&target, stage, &course, |second| report::second(second, 2)).await?;
+    let measured = measure(&target, stage, &course, |second| report::second(second, 3)).await?;
     let overload = judge(&measured, peak, offered, arguments.common.division())?;
     let report = report_of(measured, Mix::Buyers, circumstances);
     report::summary(&report);
@@ -135,7 +140,7 @@ fn judge(
     offered: f64,
     cores: BTreeMap<&'static str, String>,
 ) -> anyhow::Result<Overload> {
-    let step = measured.steps.first().context("no step")?;
+    let step = measured.steps.get(OVERLOAD).context("no overload")?;
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let sent_share = step.sent as f64 / arrivals(offered, Duration::from_secs_f64(step.hold_s)).max(1) as f64;
     let gateways = measured.steps.iter().flat_map(|step| &step.memory_mib_max);
@@ -145,7 +150,7 @@ fn judge(
     let undocumented_or_unanswered = measured.steps.iter().map(|step| step.failed_count).sum();
     let refused_p99_ms = step.refused.map(|latency| latency.p99_ms);
     let goodput_ratio = step.accepted_per_s / peak;
-    let normal_after_s = normal_after(&measured.seconds, step.hold_s);
+    let normal_after_s = normal_after(&measured.seconds, NORMAL_HOLD.as_secs_f64() + step.hold_s);
     let clean = measured.is_clean();
     let within = |value: Option<f64>, most: f64| value.is_some_and(|value| value <= most);
     let shown = |value: Option<f64>| value.map_or_else(|| "never".to_owned(), number);
@@ -207,7 +212,7 @@ fn judge(
 
 /// Averages of the seconds of the overload.
 fn cores_used(seconds: &[Second]) -> BTreeMap<String, f64> {
-    let overloaded: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(0)).collect();
+    let overloaded: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(OVERLOAD)).collect();
     #[expect(clippy::cast_precision_loss, reason = "few seconds")]
     let count = overloaded.len().max(1) as f64;
     let mut used: BTreeMap<String, f64> = BTreeMap::new();
@@ -217,19 +222,23 @@ fn cores_used(seconds: &[Second]) -> BTreeMap<String, f64> {
     used
 }
 
-/// Seconds from the end of the overload until everything is accepted and quick, and stays so; `None`: it never was.
-fn normal_after(seconds: &[Second], overload_s: f64) -> Option<f64> {
-    let after: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(1)).collect();
+/// Seconds from the end of the overload until everything is accepted and as quick as before, and stays so; `None`: it
+/// never was.
+fn normal_after(seconds: &[Second], overload_end_s: f64) -> Option<f64> {
+    let of = |step| seconds.iter().filter(move |second| second.step == Some(step));
+    let slowest = |second: &Second| second.accepted.map_or(0.0, |latency| latency.p99_ms);
+    let normal_ms = of(BEFORE).map(slowest).fold(NORMAL_P99_MS, f64::max);
     let normal = |second: &&Second| {
-        let quick = second.accepted.is_some_and(|latency| latency.p99_ms <= NORMAL_P99_MS);
+        let quick = second.accepted.is_some_and(|latency| latency.p99_ms <= normal_ms);
         quick && second.refused_per_s == 0.0 && second.beyond_bound == 0
     };
+    let after: Vec<&Second> = of(AFTER).collect();
     let last_bad = after.iter().rposition(|second| !normal(second));
     match last_bad {
         None if after.is_empty() => None,
         None => Some(0.0),
         Some(last) if last + 1 == after.len() => None,
-        Some(last) => Some(after[last].at_s - overload_s),
+        Some(last) => Some(after[last].at_s - overload_end_s),
     }
 }
 
@@ -260,20 +269,21 @@ mod tests {
     }
 
     #[test]
-    fn normal_is_when_it_stays_normal() {
-        let overloaded = second(60.0, 0, 90_000.0, 300.0);
-        let at = |bad: &[usize]| {
-            let mut seconds = vec![overloaded.clone()];
+    fn normal_is_when_it_stays_as_it_was_before() {
+        let at = |before_ms: f64, bad: &[usize]| {
+            let mut seconds =
+                vec![second(15.0, BEFORE, 0.0, before_ms), second(75.0, OVERLOAD, 90_000.0, 300.0)];
             for n in 1..=5_u32 {
-                let p99_ms = if bad.contains(&(n as usize)) { 300.0 } else { 9.0 };
-                seconds.push(second(60.0 + f64::from(n), 1, 0.0, p99_ms));
+                let p99_ms = if bad.contains(&(n as usize)) { 70.0 } else { 9.0 };
+                seconds.push(second(75.0 + f64::from(n), AFTER, 0.0, p99_ms));
             }
-            normal_after(&seconds, 60.0)
+            normal_after(&seconds, 75.0)
         };
-        assert_eq!(at(&[]), Some(0.0));
-        assert_eq!(at(&[1]), Some(1.0));
-        assert_eq!(at(&[1, 3]), Some(3.0));
-        assert_eq!(at(&[5]), None);
-        assert_eq!(normal_after(&[overloaded], 60.0), None);
+        assert_eq!(at(9.0, &[]), Some(0.0));
+        assert_eq!(at(9.0, &[1]), Some(1.0));
+        assert_eq!(at(9.0, &[1, 3]), Some(3.0));
+        assert_eq!(at(9.0, &[5]), None);
+        assert_eq!(at(70.0, &[1, 3, 5]), Some(0.0));
+        assert_eq!(normal_after(&[second(75.0, OVERLOAD, 90_000.0, 300.0)], 75.0), None);
     }
 }
