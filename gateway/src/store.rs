@@ -120,7 +120,9 @@ impl Store {
         let key = keys.first().copied().unwrap_or_default();
         let result = match self.reachable(key) {
             // Apart, because a request keeps room for the largest thing that it may have to wait for.
-            Ok(node) => self.in_time(&node, Box::pin(self.router.run(LANE, key, (&call, script.source)))).await,
+            Ok(node) => {
+                self.in_time(&node, Box::pin(self.router.run(LANE, key, (&call, script.source)))).await
+            }
             Err(error) => Err(error),
         };
         let outcome = if result.is_ok() { "ok" } else { "error" };

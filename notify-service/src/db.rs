@@ -34,7 +34,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
 /// Most time for the migrations, waiting for another replica's included.
 const MIGRATION_TIMEOUT_S: u32 = 120;
-/// How long a database that cannot be reached at start is waited for: it may be starting itself.
+/// What Postgres says while it is no primary yet, and when it ends connections.
+const NOT_YET: [&str; 3] = ["in a read-only transaction", "terminating connection", "connection closed"];
+/// How long a database that cannot be reached at start, or not be written to, is waited for: it may be starting itself.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
 /// How much longer than a statement may take the server may say nothing.
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
@@ -207,6 +209,24 @@ pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
 /// # Errors
 /// The database cannot be reached, or a migration fails.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    let give_up = Instant::now() + STARTUP_PATIENCE;
+    loop {
+        match run_migrations(settings).await {
+            Err(error) if Instant::now() < give_up => {
+                let reason = format!("{error:#}");
+                if !NOT_YET.iter().any(|passing| reason.contains(passing)) {
+                    return Err(error);
+                }
+                tracing::warn!(error = reason, "waiting for a database that can be written to");
+                tokio::time::sleep(STARTUP_RETRY).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// On a connection of its own: whether it may write is settled when it is opened.
+async fn run_migrations(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let mut connection =
         connect_patiently(settings, settings.migration_url()).await.context("connecting to Postgres")?;
     let lock = format!("SELECT pg_advisory_lock({})", Lock::Migrations as i64);

@@ -38,8 +38,15 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a migration waits for a lock, with everybody who comes after it: then it lets them by, and is tried again.
 const MIGRATION_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 const MIGRATION_RETRY: Duration = Duration::from_millis(500);
-/// What Postgres says when transactions that run were in a migration's way.
-const IN_THE_WAY: [&str; 2] = ["deadlock detected", "canceling statement due to lock timeout"];
+/// What Postgres says when transactions that run were in a migration's way, of a server that is no primary yet, and when it
+/// ends connections.
+const IN_THE_WAY: [&str; 5] = [
+    "deadlock detected",
+    "canceling statement due to lock timeout",
+    "in a read-only transaction",
+    "terminating connection",
+    "connection closed",
+];
 /// How long a database that cannot be reached at start is waited for: it may be starting itself.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two tries to reach it.
@@ -242,24 +249,14 @@ pub async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<()> {
 /// The database cannot be reached, or is of a newer version that this one does not know.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
     let work = async {
-        // Not from the pool: migrations may take longer than a statement is allowed to.
-        let mut conn = open_patiently(settings, settings.migration_url()).await?;
-        conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
-        conn.batch_execute(MIGRATION_LOCK_TIMEOUT).await?;
-        // The lock ends with the connection, also if this fails.
-        let mut harness = AsyncMigrationHarness::new(conn);
         loop {
-            // The version before makes orders meanwhile; what was migrated already stays so.
-            match harness.run_pending_migrations(MIGRATIONS) {
-                Ok(applied) => {
-                    applied.iter().for_each(|version| tracing::info!(%version, "migrated"));
-                    return anyhow::Ok(());
-                }
-                Err(error) if IN_THE_WAY.iter().any(|reason| error.to_string().contains(reason)) => {
-                    tracing::warn!(%error, "a migration has to wait");
+            match run_migrations(settings).await {
+                // What was migrated already stays so.
+                Err(error) if IN_THE_WAY.iter().any(|reason| format!("{error:#}").contains(reason)) => {
+                    tracing::warn!(error = format!("{error:#}"), "a migration has to wait");
                     tokio::time::sleep(MIGRATION_RETRY).await;
                 }
-                Err(error) => return Err(anyhow::anyhow!(error)),
+                done => return done,
             }
         }
     };
@@ -267,6 +264,19 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
         .await
         .context("migrations took too long")?
         .context("migrating")
+}
+
+/// On a connection of its own: whether it may write is settled when it is opened.
+async fn run_migrations(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    // Not from the pool: migrations may take longer than a statement is allowed to.
+    let mut conn = open_patiently(settings, settings.migration_url()).await?;
+    conn.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")).await?;
+    conn.batch_execute(MIGRATION_LOCK_TIMEOUT).await?;
+    // The lock ends with the connection, also if this fails.
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let applied = harness.run_pending_migrations(MIGRATIONS).map_err(anyhow::Error::from_boxed)?;
+    applied.iter().for_each(|version| tracing::info!(%version, "migrated"));
+    Ok(())
 }
 
 /// A connection without the bounds of a session.

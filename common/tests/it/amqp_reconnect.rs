@@ -10,6 +10,7 @@ use common::health::Health;
 use common::shutdown::Tasks;
 use common::topology::Queue;
 use futures_util::future::join_all;
+use lapin::options::QueueDeleteOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -274,6 +275,32 @@ async fn a_binding_that_was_deleted_is_made_again() {
         (seen.numbers().len() > 1).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_deleted_unheard_is_consumed_again() {
+    let mut broker = Broker::start().await;
+    let direct = broker.settings.url.clone();
+    let proxy = Proxy::start(&broker.settings).await;
+    broker.settings.url = proxy.url.clone();
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    broker.publish([1]).await;
+    seen.eventually([1]).await;
+
+    proxy.mute(true);
+    let connection = Connection::connect(direct.expose_secret(), ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let name = broker.queue.name.as_str();
+    channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
+    // Time for the broker to say that the subscription has ended, which nobody hears.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    proxy.mute(false);
+    testkit::eventually("published, to the queue that is declared again", async || {
+        broker.publisher.publish(message(envelope([2])), far()).await.ok()
+    })
+    .await;
+    testkit::eventually("handled", async || seen.numbers().contains(&2).then_some(())).await;
 }
 
 /// Cut again and again: everything continues, every confirmed message is handled, and nothing is left behind.

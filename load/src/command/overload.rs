@@ -28,9 +28,8 @@ const NORMAL_HOLD: Duration = Duration::from_secs(15);
 /// in milliseconds.
 const NORMAL_P99_MS: f64 = 50.0;
 /// The steps of the run.
-const BEFORE: usize = 0;
-const OVERLOAD: usize = 1;
-const AFTER: usize = 2;
+const OVERLOAD: usize = 0;
+const AFTER: usize = 1;
 /// Least share of the arrivals that this tool must have sent: otherwise it was no such overload.
 const SENT_MIN: f64 = 0.95;
 /// Least goodput, as a share of the peak.
@@ -117,15 +116,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(peak >= 1.0, "nothing is accepted: ./dev status shows what is wrong");
     let offered = (peak * f64::from(arguments.times)).round();
     say(&format!("peak {}/s; offering {}/s for {} s", number(peak), number(offered), arguments.hold_s));
-    let stage = Stage::set(&target, Mix::Buyers, buyers).await?;
     let normal = (Pace::Open { per_second: (peak * NORMAL_SHARE).max(1.0) }, NORMAL_HOLD);
+    // A run of its own, because connections that send nothing for long are closed.
+    let stage = Stage::set(&target, Mix::Buyers, buyers).await?;
+    let course = arguments.common.course(vec![normal]);
+    let before = measure(&target, stage, &course, |second| report::second(second, 1)).await?;
+    let stage = Stage::set(&target, Mix::Buyers, buyers).await?;
     let overload = (Pace::Open { per_second: offered }, Duration::from_secs(arguments.hold_s));
-    let mut course = arguments.common.course(vec![normal, overload, normal]);
+    let mut course = arguments.common.course(vec![overload, normal]);
     course.connections_ready = arguments.connections as usize;
     course.in_flight_max = course.in_flight_max.max(course.connections_ready);
     let circumstances = report::circumstances(&target.parts);
-    let measured = measure(&target, stage, &course, |second| report::second(second, 3)).await?;
-    let overload = judge(&measured, peak, offered, arguments.common.division())?;
+    let measured = measure(&target, stage, &course, |second| report::second(second, 2)).await?;
+    let overload = judge((&before, &measured), (peak, offered), arguments.common.division())?;
     let report = report_of(measured, Mix::Buyers, circumstances);
     report::summary(&report);
     report::write(&arguments.common.reports, "overload-load", &report)?;
@@ -135,9 +138,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn judge(
-    measured: &Measured,
-    peak: f64,
-    offered: f64,
+    (before, measured): (&Measured, &Measured),
+    (peak, offered): (f64, f64),
     cores: BTreeMap<&'static str, String>,
 ) -> anyhow::Result<Overload> {
     let step = measured.steps.get(OVERLOAD).context("no overload")?;
@@ -150,7 +152,7 @@ fn judge(
     let undocumented_or_unanswered = measured.steps.iter().map(|step| step.failed_count).sum();
     let refused_p99_ms = step.refused.map(|latency| latency.p99_ms);
     let goodput_ratio = step.accepted_per_s / peak;
-    let normal_after_s = normal_after(&measured.seconds, NORMAL_HOLD.as_secs_f64() + step.hold_s);
+    let normal_after_s = normal_after(&before.seconds, &measured.seconds, step.hold_s);
     let clean = measured.is_clean();
     let within = |value: Option<f64>, most: f64| value.is_some_and(|value| value <= most);
     let shown = |value: Option<f64>| value.map_or_else(|| "never".to_owned(), number);
@@ -224,21 +226,20 @@ fn cores_used(seconds: &[Second]) -> BTreeMap<String, f64> {
 
 /// Seconds from the end of the overload until everything is accepted and as quick as before, and stays so; `None`: it
 /// never was.
-fn normal_after(seconds: &[Second], overload_end_s: f64) -> Option<f64> {
-    let of = |step| seconds.iter().filter(move |second| second.step == Some(step));
+fn normal_after(before: &[Second], seconds: &[Second], overload_s: f64) -> Option<f64> {
     let slowest = |second: &Second| second.accepted.map_or(0.0, |latency| latency.p99_ms);
-    let normal_ms = of(BEFORE).map(slowest).fold(NORMAL_P99_MS, f64::max);
+    let normal_ms = before.iter().map(slowest).fold(NORMAL_P99_MS, f64::max);
     let normal = |second: &&Second| {
         let quick = second.accepted.is_some_and(|latency| latency.p99_ms <= normal_ms);
         quick && second.refused_per_s == 0.0 && second.beyond_bound == 0
     };
-    let after: Vec<&Second> = of(AFTER).collect();
+    let after: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(AFTER)).collect();
     let last_bad = after.iter().rposition(|second| !normal(second));
     match last_bad {
         None if after.is_empty() => None,
         None => Some(0.0),
         Some(last) if last + 1 == after.len() => None,
-        Some(last) => Some(after[last].at_s - overload_end_s),
+        Some(last) => Some(after[last].at_s - overload_s),
     }
 }
 
@@ -271,19 +272,18 @@ mod tests {
     #[test]
     fn normal_is_when_it_stays_as_it_was_before() {
         let at = |before_ms: f64, bad: &[usize]| {
-            let mut seconds =
-                vec![second(15.0, BEFORE, 0.0, before_ms), second(75.0, OVERLOAD, 90_000.0, 300.0)];
+            let mut seconds = vec![second(60.0, OVERLOAD, 90_000.0, 300.0)];
             for n in 1..=5_u32 {
                 let p99_ms = if bad.contains(&(n as usize)) { 70.0 } else { 9.0 };
-                seconds.push(second(75.0 + f64::from(n), AFTER, 0.0, p99_ms));
+                seconds.push(second(60.0 + f64::from(n), AFTER, 0.0, p99_ms));
             }
-            normal_after(&seconds, 75.0)
+            normal_after(&[second(1.0, 0, 0.0, before_ms)], &seconds, 60.0)
         };
         assert_eq!(at(9.0, &[]), Some(0.0));
         assert_eq!(at(9.0, &[1]), Some(1.0));
         assert_eq!(at(9.0, &[1, 3]), Some(3.0));
         assert_eq!(at(9.0, &[5]), None);
         assert_eq!(at(70.0, &[1, 3, 5]), Some(0.0));
-        assert_eq!(normal_after(&[second(75.0, OVERLOAD, 90_000.0, 300.0)], 75.0), None);
+        assert_eq!(normal_after(&[], &[second(60.0, OVERLOAD, 90_000.0, 300.0)], 60.0), None);
     }
 }

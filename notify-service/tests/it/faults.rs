@@ -126,3 +126,15 @@ async fn replicas_that_start_together_migrate_once() {
     let (_one, _two, _three) = tokio::join!(world.replica(), world.replica(), world.replica());
     eventually("the schema is there", async || Some(crate::retention::count(&world, "events").await)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_written_to_yet_is_waited_for_at_start() {
+    let world = World::start().await;
+    world.database.set_read_only(true).await;
+    let settings = world.settings();
+    let migrating = tokio::spawn(async move { notify_service::db::migrate(&settings.database).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!migrating.is_finished(), "it goes on trying");
+    world.database.set_read_only(false).await;
+    migrating.await.unwrap().unwrap();
+}

@@ -285,6 +285,18 @@ async fn deadlocks_are_retried_and_nobody_hears_of_them() {
 
 /// The version before makes orders while this one migrates.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_written_to_yet_is_waited_for_at_start() {
+    let world = World::start("read_only").await;
+    world.database.set_read_only(true).await;
+    let settings = world.settings();
+    let migrating = tokio::spawn(async move { order_service::db::migrate(&settings.database).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!migrating.is_finished(), "it goes on trying");
+    world.database.set_read_only(false).await;
+    migrating.await.expect("it does not panic").expect("the database is migrated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_migration_whose_table_is_in_use_is_tried_again_until_it_gets_through() {
     let world = World::start("migrating").await;
     let mut connection = world.connection().await;

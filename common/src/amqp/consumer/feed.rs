@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -154,9 +154,10 @@ impl Feed {
                 () = self.subscription.line_up.notified() => break Ended::LinesUp,
                 next = deliveries.next() => delivered(next)?,
                 reason = link.lost() => anyhow::bail!("connection lost: {reason}"),
-                // A binding that is gone tells nobody.
+                // A binding that is gone tells nobody, and a queue that is gone not always.
                 () = sleep_until(declare_at) => {
-                    link.declare(&self.settings, &self.topology).await?;
+                    let declared = link.declare(&self.settings, &self.topology).await?;
+                    self.check_fed(&declared).await?;
                     declare_at = Instant::now() + REDECLARE_INTERVAL;
                     continue;
                 }
@@ -173,6 +174,23 @@ impl Feed {
         link.close().await;
         drop((channel, deliveries));
         Ok(ended)
+    }
+
+    /// Whether the queue knows anybody that it can feed. One that was deleted and declared again does not, and the broker's
+    /// word that a subscription has ended may never come.
+    async fn check_fed(&self, channel: &Channel) -> anyhow::Result<()> {
+        let name = match &self.subscription.source {
+            Source::Work(queue) => queue.name.clone(),
+            Source::Dead(queue) => queue.dead_name(),
+            // It goes with its connection, and nobody declares it again.
+            Source::Wakeup { .. } => return Ok(()),
+        };
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asked = channel.queue_declare(name.into(), options, FieldTable::default());
+        let queue =
+            timeout(self.settings.connect_timeout(), asked).await.context("asking took too long")??;
+        anyhow::ensure!(queue.consumer_count() > 0, "the queue has forgotten its subscriptions");
+        Ok(())
     }
 
     /// Takes what is there already, and what comes until `until`, as long as there is room.
