@@ -46,7 +46,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Idle connections that keep their buffers, some 20 KiB each, of all workers together.
-const KEPT_CONNECTIONS_MAX: usize = 1024;
+const KEPT_CONNECTIONS_MAX: usize = 512;
 /// Whose work a request is.
 const TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_HEADER);
 /// Connections that wait to be accepted.
