@@ -128,8 +128,10 @@ impl Eyes {
             if of_item().any(|standing| standing.busy) {
                 return Ok(Some("buyers are about to pay".to_owned()));
             }
-            if item.available > 0 && of_item().any(|standing| !standing.served) {
-                return Ok(Some(format!("{} units of {} that buyers ask for", item.available, fact.id)));
+            // Withdrawn ones that nobody claims are about to be on offer again.
+            let left = item.available + item.withheld;
+            if left > 0 && of_item().any(|standing| !standing.served) {
+                return Ok(Some(format!("{left} units of {} that buyers ask for", fact.id)));
             }
         }
         Ok(None)
