@@ -5,7 +5,7 @@
 readonly AUTOSCALE_DIR=$DEV_DIR/autoscale # an instance of its own
 readonly AUTOSCALE_REPLICAS=5             # minReplicas of both autoscalers: what they begin with
 readonly AUTOSCALE_PER_SECOND_MAX=200     # so slowly that the orders of one machine have to wait
-readonly AUTOSCALE_CONNECTIONS=2000       # nearly as many as a gateway's queue takes
+readonly AUTOSCALE_CONNECTIONS=1000       # nearly as many as a gateway has under way
 readonly AUTOSCALE_ORDERS_WITHIN_S=60
 AUTOSCALE_RUSH='' # the process that orders
 AUTOSCALE_STOPPED=()
@@ -29,7 +29,7 @@ autoscale_command() {
     autoscale_up GATEWAY__ADMISSION__PER_SECOND_MAX=$AUTOSCALE_PER_SECOND_MAX
     say "a backlog of the gateway: orders come faster than they may leave it"
     autoscale_rush 40 $AUTOSCALE_CONNECTIONS
-    autoscale_value gateway --above 1100 --within 60 --exporter "$(autoscale_env GATEWAY_OPS_URL)/metrics"
+    autoscale_value gateway --above 440 --within 60 --exporter "$(autoscale_env GATEWAY_OPS_URL)/metrics"
     autoscale_calm gateway
     say "both backlogs were seen, and were gone afterwards"
 }

@@ -28,8 +28,8 @@ class Arithmetic(unittest.TestCase):
             self.assertEqual((autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]), (5, 30))
 
     def test_a_backlog_asks_for_as_many_as_can_hold_it(self):
-        self.assertEqual(self.replicas(self.gateway, 5, 3_000), 15)
-        self.assertEqual(self.replicas(self.gateway, 5, 3_001), 16, "rounded up")
+        self.assertEqual(self.replicas(self.gateway, 5, 1_200), 15)
+        self.assertEqual(self.replicas(self.gateway, 5, 1_201), 16, "rounded up")
         self.assertEqual(self.replicas(self.orders, 5, 170), 9)
 
     def test_full_queues_of_the_least_number_ask_for_the_most_and_get_it_in_two_steps(self):
@@ -41,12 +41,12 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual((first, next_step(self.gateway, first, wanted)), (15, 30))
 
     def test_within_a_tenth_of_the_target_nothing_changes(self):
-        for now, waiting, replicas in ((5, 1_099, 5), (5, 1_101, 6), (10, 1_801, 10), (10, 1_799, 9)):
+        for now, waiting, replicas in ((5, 439, 5), (5, 441, 6), (10, 721, 10), (10, 719, 9)):
             self.assertEqual(self.replicas(self.gateway, now, waiting, cpu=1), replicas, f"{waiting} waiting, {now} now")
 
     def test_the_larger_of_cpu_and_backlog_counts(self):
         self.assertEqual(self.replicas(self.gateway, 10, 0, cpu=120), 20)
-        self.assertEqual(self.replicas(self.gateway, 10, 4_800, cpu=90), 24)
+        self.assertEqual(self.replicas(self.gateway, 10, 1_920, cpu=90), 24)
 
     def test_nothing_waiting_goes_down_to_the_least_number_slowly(self):
         wanted = self.replicas(self.gateway, 30, 0, cpu=2)
