@@ -1,14 +1,18 @@
 //! Errors as RFC 9457 problem documents, with the stable codes of the public API.
 
+use std::borrow::Cow;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The header that says whether the attempt had an effect; see [`Outcome`].
 pub const OUTCOME_HEADER: &str = "x-outcome";
+/// The same, made once.
+const OUTCOME: HeaderName = HeaderName::from_static(OUTCOME_HEADER);
 /// The media type of a problem document.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
@@ -190,15 +194,15 @@ pub struct Challenge {
 pub struct Problem {
     /// Always `about:blank`: the code says it all.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// The status in words.
-    pub title: String,
+    pub title: Cow<'static, str>,
     /// The HTTP status.
     pub status: u16,
     /// What went wrong, for programs.
     pub code: Code,
     /// What went wrong, for people.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
     /// The field or header to change, such as `items[0].stock`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -218,11 +222,11 @@ impl Problem {
     pub fn new(code: Code) -> Self {
         let status = code.status();
         Self {
-            kind: "about:blank".to_owned(),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            kind: Cow::Borrowed("about:blank"),
+            title: Cow::Borrowed(status.canonical_reason().unwrap_or_default()),
             status: status.as_u16(),
             code,
-            detail: code.detail().to_owned(),
+            detail: Cow::Borrowed(code.detail()),
             field: None,
             starts_at: None,
             challenge: None,
@@ -233,7 +237,8 @@ impl Problem {
     /// `invalid_request` about one field; `message` continues the field's name: "must be …".
     pub fn invalid(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let field = field.into();
-        Self { detail: format!("{field}: {message}"), field: Some(field), ..Self::new(Code::InvalidRequest) }
+        let detail = format!("{field}: {message}").into();
+        Self { detail, field: Some(field), ..Self::new(Code::InvalidRequest) }
     }
 
     /// `not_started`, with the moment of the opening.
@@ -255,8 +260,8 @@ impl Problem {
     /// The response: status, headers, body.
     pub fn response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.code.status());
-        response.insert_header((CONTENT_TYPE, CONTENT_TYPE_PROBLEM));
-        response.insert_header((OUTCOME_HEADER, self.outcome().as_str()));
+        response.insert_header((CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM)));
+        response.insert_header((OUTCOME, HeaderValue::from_static(self.outcome().as_str())));
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((RETRY_AFTER, seconds));
         }

@@ -22,7 +22,7 @@ use actix_service::map_config;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::HeaderName;
-use actix_web::http::{ConnectionType, Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode, Uri};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, Error, HttpMessage as _};
@@ -245,8 +245,13 @@ struct Seen {
 pub(crate) struct RequestLine {
     /// Its method.
     pub(crate) method: Method,
-    /// Its path, without the query.
-    pub(crate) path: Box<str>,
+    /// Its target; the query is not for logs.
+    pub(crate) target: Uri,
+}
+
+tokio::task_local! {
+    /// What this task answers.
+    pub(crate) static ANSWERED: RequestLine;
 }
 
 /// One time per request, and a span where it is traced. The query is left out: it may hold a token.
@@ -265,7 +270,9 @@ async fn observe(
     }
     let asked_to_close = request.head().connection_type() == ConnectionType::Close;
     let answering = progress.as_ref().map(|progress| progress.answering(request.head()));
-    let response = trace::within(work.clone(), next.call(request)).await?;
+    let line = RequestLine { method: method.clone(), target: request.uri().clone() };
+    let answered = ANSWERED.scope(line, next.call(request));
+    let response = trace::within(work.clone(), answered).await?;
     let closes = asked_to_close || response.response().head().connection_type() == ConnectionType::Close;
     if let Some(progress) = progress.filter(|_| closes) {
         progress.last_answered();
@@ -293,11 +300,10 @@ impl Seen {
     fn begin(&self, request: &ServiceRequest) -> Context {
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let (method, path) = (request.method(), request.path());
-        let context = self.sampling.request(traceparent, || {
+        self.sampling.request(traceparent, || {
             Describe::new("request", SpanKind::Server)
                 .with("http.request.method", known_method(method))
                 .with("url.path", path.to_owned())
-        });
-        context.with_value(RequestLine { method: method.clone(), path: path.into() })
+        })
     }
 }

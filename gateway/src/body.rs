@@ -78,7 +78,8 @@ pub enum Read {
 
 /// Reads the body, or at least gets it out of the way.
 pub async fn read(mut payload: Payload, timeout: Duration) -> Read {
-    let mut whole = BytesMut::new();
+    // Most bodies come whole, and need not be copied.
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     let mut length = 0;
     let reading = async {
         while let Some(chunk) = payload.next().await {
@@ -87,11 +88,19 @@ pub async fn read(mut payload: Payload, timeout: Duration) -> Read {
             if length > DRAIN_MAX_BYTES {
                 return Read::TooLarge { drained: false };
             }
-            if length <= BODY_MAX_BYTES {
-                whole.extend_from_slice(&chunk);
+            if first.is_empty() {
+                first = chunk;
+            } else if length <= BODY_MAX_BYTES {
+                rest.extend_from_slice(&chunk);
             }
         }
-        if length > BODY_MAX_BYTES { Read::TooLarge { drained: true } } else { Read::Whole(whole.freeze()) }
+        if length > BODY_MAX_BYTES {
+            Read::TooLarge { drained: true }
+        } else if rest.is_empty() {
+            Read::Whole(first)
+        } else {
+            Read::Whole([first, rest.freeze()].concat().into())
+        }
     };
     tokio::time::timeout(timeout, reading).await.unwrap_or(Read::Broken)
 }

@@ -49,8 +49,8 @@ impl Language {
 pub fn localise(mut problem: Problem, language: Language) -> Problem {
     if language == Language::Chinese {
         problem.detail = match (&problem.field, problem.code) {
-            (Some(field), Code::InvalidRequest) => format!("请求无效：{field} 不符合要求。"),
-            _ => chinese(problem.code).to_owned(),
+            (Some(field), Code::InvalidRequest) => format!("请求无效：{field} 不符合要求。").into(),
+            _ => chinese(problem.code).into(),
         };
     }
     problem

@@ -57,7 +57,7 @@ impl ApiError {
             Self::Forbidden => Problem::new(Code::Forbidden),
             Self::NotFound => Problem::new(Code::NotFound),
             Self::TooManyWebhooks { most } => {
-                let detail = format!("There are {most} webhooks already; delete one first.");
+                let detail = format!("There are {most} webhooks already; delete one first.").into();
                 Problem { detail, ..Problem::new(Code::LimitExceeded) }
             }
             Self::TooManyStreams => Problem::new(Code::TooBusy),

@@ -27,7 +27,7 @@ pub(super) fn written(problem: &Problem) -> String {
 
 /// To a connection on which nothing has come in time.
 pub(super) fn too_slow() -> String {
-    let title = "Request Timeout".to_owned();
+    let title = "Request Timeout".into();
     written(&Problem { status: 408, title, ..Problem::new(Code::InvalidRequest) })
 }
 
@@ -40,7 +40,8 @@ pub(super) fn instead_of(bytes: &[u8]) -> Option<String> {
         return None;
     }
     let (status, title) = line.split_once("\r\n")?.0.split_once(' ')?;
-    let problem = Problem { status: status.parse().ok()?, title: title.to_owned(), ..Problem::new(*code) };
+    let problem =
+        Problem { status: status.parse().ok()?, title: title.to_owned().into(), ..Problem::new(*code) };
     Some(written(&problem))
 }
 

@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::serve::RequestLine;
+use crate::serve::{ANSWERED, RequestLine};
 use crate::settings::{LogFormat, TelemetrySettings};
 
 /// Put before the configured filter: lapin logs returned messages as a whole, users' data included, and calls every
@@ -67,10 +67,11 @@ fn line(event: &Event<'_>, now: SystemTime) -> Vec<u8> {
             put("trace_id", span.trace_id().to_string().into());
             put("span_id", span.span_id().to_string().into());
         }
-        if let Some(RequestLine { method, path }) = context.get::<RequestLine>() {
-            put("method", method.as_str().into());
-            put("path", path.as_ref().into());
-        }
+    });
+    // Most lines belong to no request.
+    let _none = ANSWERED.try_with(|RequestLine { method, target }| {
+        put("method", method.as_str().into());
+        put("path", target.path().into());
     });
     let mut line = serde_json::to_vec(&Value::Object(object)).unwrap_or_default();
     line.push(b'\n');
@@ -187,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::trace::Origin;
+    use actix_web::http::{Method, Uri};
 
     struct Kept(Arc<Mutex<Vec<Value>>>);
 
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_ids_of_its_trace_and_span() {
+    fn a_line_has_the_ids_of_its_trace_and_span_and_what_was_asked() {
         let lines = Arc::default();
         let subscriber = tracing_subscriber::registry().with(Kept(Arc::clone(&lines)));
         tracing::subscriber::with_default(subscriber, || {
@@ -208,13 +210,18 @@ mod tests {
             let _within = origin.context().attach();
             let error = std::io::Error::other("a cause");
             tracing::warn!(error = &error as &dyn std::error::Error, "within one");
+            let target = Uri::from_static("/api/v1/orders?access_token=secret");
+            let line = RequestLine { method: Method::GET, target };
+            ANSWERED.sync_scope(line, || tracing::info!("answering"));
         });
         let lines = lines.lock().unwrap();
         assert_eq!(lines[0]["timestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!((&lines[0]["count"], &lines[0]["of"]), (&3.into(), &"\"many\"\n".into()));
-        assert!(lines[0].get("trace_id").is_none());
+        assert!(lines[0].get("trace_id").is_none() && lines[0].get("path").is_none());
         assert_eq!((&lines[1]["level"], &lines[1]["error"]), (&"WARN".into(), &"a cause".into()));
         assert_eq!(lines[1]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(lines[1]["span_id"], "b7ad6b7169203331");
+        assert_eq!(lines[2]["method"], "GET");
+        assert_eq!(lines[2]["path"], "/api/v1/orders", "without the query, which may hold a token");
     }
 }

@@ -39,7 +39,8 @@ pub fn done<T>(change: Change<T>) -> Result<T, ApiError> {
         Change::NotFound => Err(ApiError::not_found()),
         Change::NotAllowed(refusal) => {
             let field = refusal.field.map(str::to_owned);
-            let problem = Problem { detail: refusal.detail, field, ..Problem::new(Code::InvalidTransition) };
+            let detail = refusal.detail.into();
+            let problem = Problem { detail, field, ..Problem::new(Code::InvalidTransition) };
             Err(problem.into())
         }
         Change::Invalid(invalid) => Err(invalid.into()),

@@ -27,7 +27,7 @@ pub async fn create(
         Put::Over => Err(ApiError::invalid("expires_at", "must be in the future")),
         Put::Full => {
             let detail =
-                format!("There are {BLOCKS_MAX} blocks already; lift one first, or block a network.");
+                format!("There are {BLOCKS_MAX} blocks already; lift one first, or block a network.").into();
             Err(Problem { detail, ..Problem::new(Code::LimitExceeded) }.into())
         }
     }
