@@ -262,6 +262,8 @@ pub struct ProviderRow {
     pub captured_at: Option<DateTime<Utc>>,
     /// When it was given back.
     pub refunded_at: Option<DateTime<Utc>>,
+    /// Under which number of ours.
+    pub refund_no: Option<Uuid>,
 }
 
 /// A row of `dead_letters`.

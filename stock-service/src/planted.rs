@@ -33,13 +33,11 @@ pub const NEVER_RELEASED: &str = "never_released";
 pub const OLDER_VERSION_APPLIED: &str = "older_version_applied";
 /// The relay never publishes again: what lost its message is never an order (P2).
 pub const RELAY_NEVER_PUBLISHES: &str = "relay_never_publishes";
-/// An order that Redis does not know is not adopted: its units are sold once more (P1).
-pub const ADOPTION_SKIPPED: &str = "adoption_skipped";
 /// Units that were withdrawn for a lower total are still on offer (P2).
 pub const WITHDRAWN_STAYS_ON_OFFER: &str = "withdrawn_stays_on_offer";
 
 /// Every mistake.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 16] = [
     NO_RUN_ID_CHECK,
     REBUILD_IGNORES_ORDERS,
     REBUILD_WITHOUT_TOMBSTONES,
@@ -55,7 +53,6 @@ pub const ALL: [&str; 17] = [
     NEVER_RELEASED,
     OLDER_VERSION_APPLIED,
     RELAY_NEVER_PUBLISHES,
-    ADOPTION_SKIPPED,
     WITHDRAWN_STAYS_ON_OFFER,
 ];
 
@@ -85,7 +82,7 @@ const APPLIED_AGAIN: &str = "  if hold and hold.version > order.version then
 ";
 
 /// The mistakes that are made in whichever scripts have the text.
-pub const IN_SCRIPTS: [InScript; 10] = [
+pub const IN_SCRIPTS: [InScript; 9] = [
     InScript { name: NO_RUN_ID_CHECK, right: "and run_id == server_run_id() and", wrong: "and" },
     InScript {
         name: UNSETTLED_NOT_WRITTEN,
@@ -103,9 +100,4 @@ pub const IN_SCRIPTS: [InScript; 10] = [
     },
     InScript { name: WITHDRAWN_STAYS_ON_OFFER, right: WITHDRAWN, wrong: "" },
     InScript { name: NEVER_RELEASED, right: "available = available + quantity", wrong: "" },
-    InScript {
-        name: ADOPTION_SKIPPED,
-        right: "local function apply(order)\n  local hold = known[order.id]\n",
-        wrong: "local function apply(order)\n  local hold = known[order.id]\n  if not hold then return UNCHANGED end\n",
-    },
 ];

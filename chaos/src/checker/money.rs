@@ -66,7 +66,8 @@ pub fn p2_conserved(evidence: &Evidence) -> Vec<String> {
     found
 }
 
-/// A capture whose order is not paid has exactly one refund, and shows it.
+/// A capture whose order is not paid has exactly one refund, and shows it. Each attempt at it has the number of the
+/// payment: under two numbers a provider gives money back twice.
 pub fn p3_refunded_once(evidence: &Evidence) -> Vec<String> {
     let orders: BTreeMap<OrderId, &OrderRow> =
         evidence.books.orders.iter().map(|order| (order.id, order)).collect();
@@ -80,6 +81,9 @@ pub fn p3_refunded_once(evidence: &Evidence) -> Vec<String> {
         if !paid && entry.refunded_at.is_none() && evidence.facts.not_quiet.is_none() {
             found
                 .push(format!("order {} is {:?}, and the money was kept: {entry:?}", order.id, order.status));
+        }
+        if entry.refund_no.is_some_and(|number| number != entry.payment_id.0) {
+            found.push(format!("the refund has a number that its next attempt would not have: {entry:?}"));
         }
         let shown = order.refund.as_deref() == Some("done") || order.status == OrderStatus::Refunded;
         if entry.refunded_at.is_some() && !shown && !paid && evidence.facts.not_quiet.is_none() {

@@ -217,6 +217,14 @@ fn p3_finds_money_of_a_cancelled_order_that_did_not_go_back() {
 }
 
 #[test]
+fn p3_finds_a_refund_whose_next_attempt_would_be_another() {
+    breaks("P3", |evidence| {
+        let entry = &mut evidence.books.provider[0];
+        (entry.refunded_at, entry.refund_no) = (entry.captured_at, Some(entry.order_id.0));
+    });
+}
+
+#[test]
 fn p4_finds_a_repeated_notice_that_is_refused() {
     breaks("P4", |evidence| {
         let mut notice = op(Function::Callback, "payer", "k", 0, 2_200 * MS);

@@ -30,7 +30,7 @@ pub fn add(
     match rng.random_range(0..13) {
         0 => reservations_under_way_when_redis_is_lost(rng, &mut plan),
         1 => publishing_when_redis_is_lost(rng, &mut plan),
-        2 | 11 => consumer_away_when_the_broker_is_lost(rng, &mut plan),
+        2 => consumer_away_when_the_broker_is_lost(rng, &mut plan),
         3 => answers_unheard_when_the_broker_is_lost(rng, &mut plan),
         4 => database_away(rng, &mut plan),
         5 => grants_unpublished(rng, &mut plan),
@@ -39,6 +39,7 @@ pub fn add(
         8 => news_repeated(rng, &mut plan),
         9 => broker_refuses(rng, &mut plan),
         10 => lowered_while_reservations_wait(rng, &mut plan),
+        11 => redis_goes_back_while_everybody_buys(rng, &mut plan),
         _ => load_interrupted(rng, &mut plan),
     }
     // When both stores lose their data, nothing is promised: what is worse together stays.
@@ -152,6 +153,13 @@ fn lowered_while_reservations_wait(rng: &mut StdRng, plan: &mut Plan) {
         let what = AdminAction::Restock { item: 0, units: -rng.random_range(1..=3) };
         plan.admin.push(AdminStep { at_ms: first_ms + n * 150, what });
     }
+}
+
+/// Redis comes back as it was before the last grants, of which all have been heard, and there is demand for what it takes to
+/// be left.
+fn redis_goes_back_while_everybody_buys(rng: &mut StdRng, plan: &mut Plan) {
+    plan.at_ms = rng.random_range(FIRST_GRANTS_MS);
+    plan.fault(0, 100, Fault::StaleRedis { age_ms: rng.random_range(250..600) });
 }
 
 /// Orders change while whoever hears of them is cut off again and again: old news come after new ones.

@@ -177,6 +177,7 @@ impl Build {
             amount_cents: PRICE_CENTS,
             captured_at: Some(time(1_900)),
             refunded_at: None,
+            refund_no: None,
         };
         let holds = [(paid.id, (1, Units::Sold)), (cancelled.id, (1, Units::Returned))];
         let inventory = Inventory {
