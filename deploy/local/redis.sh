@@ -22,6 +22,8 @@ dir $1
 maxmemory-policy noeviction
 appendonly yes
 appendfsync everysec
+# Rewriting the file forks, and every page that is written meanwhile is copied: not every twelve seconds of a rush.
+auto-aof-rewrite-min-size 512mb
 save ""
 END
     )
