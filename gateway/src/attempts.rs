@@ -5,12 +5,14 @@
 //! gets its own.
 //!
 //! So many may be under way at a time, whatever they wait for: each keeps its connection's buffers, and who would come
-//! in behind them would wait longer than a buyer does.
+//! in behind them would wait longer than a buyer does. Repetitions are half of them at most: they cost their sender
+//! nothing, and one sender must not take every turn.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use common::ids::{OrderId, Quantity};
+use metrics::Gauge;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +24,9 @@ const GENERATION_MAX: usize = 16_384;
 pub struct Attempts {
     known: Mutex<Known>,
     turns: Semaphore,
+    repetitions: Semaphore,
+    /// How many turns are taken.
+    under_way: Gauge,
 }
 
 #[derive(Default)]
@@ -47,7 +52,20 @@ pub enum Standing<'a> {
 pub struct Attempt<'a> {
     /// `None` where another has the same id: nobody can join this one.
     in_flight: Option<InFlight<'a>>,
-    _turn: SemaphorePermit<'a>,
+    _turn: Turn<'a>,
+}
+
+/// One of those that are under way.
+struct Turn<'a> {
+    under_way: &'a Gauge,
+    _permit: SemaphorePermit<'a>,
+}
+
+/// A repetition, and what it waits for.
+struct Joined<'a> {
+    accepted: watch::Receiver<bool>,
+    turn: Turn<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 /// An attempt that others may join. Dropped, they try for themselves.
@@ -61,7 +79,13 @@ struct InFlight<'a> {
 impl Attempts {
     /// Nothing is known yet; at most `under_way_max` are tried or waited for at a time.
     pub fn new(under_way_max: usize) -> Self {
-        Self { known: Mutex::default(), turns: Semaphore::new(under_way_max.min(Semaphore::MAX_PERMITS)) }
+        let under_way_max = under_way_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            known: Mutex::default(),
+            turns: Semaphore::new(under_way_max),
+            repetitions: Semaphore::new(under_way_max.div_ceil(2)),
+            under_way: metrics::gauge!("gateway_orders_under_way"),
+        }
     }
 
     /// Whether one more would be told [`Standing::Full`], unless it is remembered.
@@ -71,29 +95,29 @@ impl Attempts {
 
     /// How the attempt stands, after waiting for the one in flight with the same id, until `deadline` at most.
     pub async fn standing(&self, order: OrderId, quantity: Quantity, deadline: Instant) -> Standing<'_> {
-        let (mut in_flight, turn) = match self.begin(order, quantity) {
+        let mut joined = match self.begin(order, quantity) {
             Ok(standing) => return standing,
-            Err(in_flight) => in_flight,
+            Err(joined) => joined,
         };
-        match timeout_at(deadline, in_flight.wait_for(|accepted| *accepted)).await {
+        match timeout_at(deadline, joined.accepted.wait_for(|accepted| *accepted)).await {
             Ok(Ok(_)) => Standing::Accepted,
-            Ok(Err(_)) | Err(_) => Standing::Try(Attempt { in_flight: None, _turn: turn }),
+            Ok(Err(_)) | Err(_) => Standing::Try(Attempt { in_flight: None, _turn: joined.turn }),
         }
     }
 
     /// The standing, or the attempt in flight to wait for.
-    fn begin(
-        &self,
-        order: OrderId,
-        quantity: Quantity,
-    ) -> Result<Standing<'_>, (watch::Receiver<bool>, SemaphorePermit<'_>)> {
+    fn begin(&self, order: OrderId, quantity: Quantity) -> Result<Standing<'_>, Joined<'_>> {
         let mut known = self.known.lock();
         if let Some(accepted) = known.young.get(&order).or_else(|| known.old.get(&order)) {
             return Ok(if *accepted == quantity { Standing::Accepted } else { Standing::Mismatch });
         }
-        let Ok(turn) = self.turns.try_acquire() else { return Ok(Standing::Full) };
+        let Ok(permit) = self.turns.try_acquire() else { return Ok(Standing::Full) };
+        let turn = Turn::new(&self.under_way, permit);
         let in_flight = match known.in_flight.entry(order) {
-            Entry::Occupied(entry) if entry.get().0 == quantity => return Err((entry.get().1.clone(), turn)),
+            Entry::Occupied(entry) if entry.get().0 == quantity => {
+                let Ok(permit) = self.repetitions.try_acquire() else { return Ok(Standing::Full) };
+                return Err(Joined { accepted: entry.get().1.clone(), turn, _permit: permit });
+            }
             // Which of the two quantities comes first is for the inventory to decide.
             Entry::Occupied(_) => None,
             Entry::Vacant(entry) => {
@@ -103,6 +127,19 @@ impl Attempts {
             }
         };
         Ok(Standing::Try(Attempt { in_flight, _turn: turn }))
+    }
+}
+
+impl<'a> Turn<'a> {
+    fn new(under_way: &'a Gauge, permit: SemaphorePermit<'a>) -> Self {
+        under_way.increment(1);
+        Self { under_way, _permit: permit }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.under_way.decrement(1);
     }
 }
 
@@ -207,6 +244,21 @@ mod tests {
         assert!(matches!(attempts.standing(order(1), units(1), soon()).await, Standing::Accepted));
         drop(second);
         drop(first(&attempts, 4).await);
+    }
+
+    #[tokio::test]
+    async fn repetitions_of_one_order_take_half_of_the_turns_and_leave_the_rest_to_others() {
+        let attempts = Attempts::new(6);
+        let in_flight = first(&attempts, 1).await;
+        let repetitions = (0..5).map(|_| attempts.standing(order(1), units(1), soon()));
+        let repetitions = futures_util::future::join_all(repetitions);
+        let (standings, ()) = tokio::join!(repetitions, async {
+            drop(first(&attempts, 2).await);
+            in_flight.accepted();
+        });
+        let joined = standings.iter().filter(|standing| matches!(standing, Standing::Accepted)).count();
+        let refused = standings.iter().filter(|standing| matches!(standing, Standing::Full)).count();
+        assert_eq!((joined, refused), (3, 2));
     }
 
     #[tokio::test]

@@ -254,7 +254,7 @@ pub async fn admit(
     }
     body::check_head(headers, endpoint.expect)?;
     state.limits.check_ip(endpoint.class, address)?;
-    // Who cannot be served is told so before a new token costs a signature, which is most of what such an answer costs.
+    // Who cannot be served is told so before a new token costs a signature, which is half of what such an answer costs.
     if endpoint.class == Class::Order && state.attempts.is_full() {
         return Err(Code::TooBusy.into());
     }

@@ -11,6 +11,11 @@ static OWN: &[Metric] = &[
     a_gauge("gateway_catalogue_age_seconds", &[], "age of the snapshot that refusals are made from"),
     a_counter("gateway_refusals_total", &[Label::UpTo("code", 40)], "refusals, by the code of the problem"),
     a_counter("gateway_orders_accepted_total", &[], "orders answered with 202, repetitions included"),
+    a_gauge(
+        "gateway_orders_under_way",
+        &[],
+        "orders that are tried or waited for, of `admission.orders_max`",
+    ),
     a_gauge("gateway_breaker_state", &[UPSTREAM], "circuit breaker of a service: 0 closed, 1 trying, 2 open"),
     a_counter("gateway_breaker_opened_total", &[UPSTREAM], "how often a circuit breaker opened"),
     a_gauge("gateway_concurrency_limit", &[UPSTREAM], "calls at a time that a service is found to take"),

@@ -95,6 +95,24 @@ async fn one_more_order_than_may_be_under_way_is_refused_at_once_whatever_its_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_orders_cannot_be_taken_no_token_is_looked_at_for_one_and_everything_else_is_served() {
+    let gateway = start(&[("ADMISSION__ORDERS_MAX", "1")], |call| match call.path.as_str() {
+        "/internal/v1/catalogue" => Reply::json(200, &catalogue(vec![catalogue_item(ItemState::Active)])),
+        _ => Reply::new(200).endless(),
+    })
+    .await;
+    let token = gateway.token("u1", "customer").await;
+    let _under_way = tokio::spawn(gateway.order_request(&token, "first").send());
+    testkit::eventually("the only turn is taken", async || {
+        (gateway.stock.calls("/reservations").len() == 1).then_some(())
+    })
+    .await;
+    problem(gateway.order("no token at all", "second").await, 429, "too_busy").await;
+    let question = gateway.get("/api/v1/orders").bearer_auth("no token at all").send().await;
+    problem(question.expect("answered"), 401, "unauthenticated").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_so_at_once() {
     let settings =
         [("ADMISSION__FLIGHTS_MAX", "1"), ("ADMISSION__BATCH_MAX", "1"), ("ADMISSION__QUEUE_MAX", "2")];
