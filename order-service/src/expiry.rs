@@ -4,7 +4,7 @@
 //! An order with a payment under way waits until the provider has said that nothing was captured; see
 //! [`crate::payments::asking`].
 
-pub mod brake;
+mod brake;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use common::api::OrderStatus;
 use common::failpoint;
 use common::ids::OrderId;
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bool, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,7 @@ use crate::transitions::transition;
 use crate::{crash_points, planted};
 
 const DUE: &str = "
-SELECT id, expires_at, now() AS now,
-       (SELECT coalesce(bool_or(braked_until > now()), false) FROM expiry_brake) AS braked
+SELECT id, expires_at, now() AS now
   FROM orders
  WHERE status = 'pending_payment' AND expires_at <= now()
    AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'started')
@@ -51,8 +50,6 @@ struct Due {
     expires_at: DateTime<Utc>,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
-    #[diesel(sql_type = Bool)]
-    braked: bool,
 }
 
 #[derive(QueryableByName)]
@@ -95,6 +92,7 @@ async fn expire_some(
     for _ in 0..settings.batches_per_interval {
         let (kept, was_braked) = (settings.clone(), brake.was_on());
         let batch = db.transaction(move |conn| Box::pin(expire_batch(conn, kept, was_braked))).await?;
+        let Some(batch) = batch else { break };
         brake.note(batch.standing);
         failpoint::reach(crash_points::EXPIRY_COMMIT_AFTER).await?;
         if batch.standing.on || batch.due < settings.batch_max || stop.is_cancelled() {
@@ -105,12 +103,16 @@ async fn expire_some(
 }
 
 /// Ends up to `batch_max` due orders, or few if the brake is on: looked at here, because the clock and what is late may
-/// change from one transaction to the next.
+/// change from one transaction to the next. `None`: the brake was on, and it is another instance's turn.
 async fn expire_batch(
     conn: &mut AsyncPgConnection,
     settings: ExpirySettings,
     was_braked: bool,
-) -> Result<Batch, DbError> {
+) -> Result<Option<Batch>, DbError> {
+    // Before any order is locked: the instance whose turn it is would take younger ones instead.
+    if was_braked && !brake::has_turn(conn).await? {
+        return Ok(None);
+    }
     failpoint::reach(crash_points::EXPIRY_SELECT_BEFORE).await?;
     if failpoint::planted(planted::EXPIRY_IGNORES_STATUS) {
         diesel::sql_query(EXPIRE_PAID).execute(conn).await?;
@@ -126,19 +128,20 @@ async fn expire_batch(
     metrics::gauge!("expiry_lag_seconds").set(late.as_secs_f64());
 
     let is_late = late >= Duration::from_millis(settings.brake_late_ms.into());
-    let standing = match is_late || was_braked || due.as_slice().first().is_some_and(|first| first.braked) {
+    let standing = match is_late || was_braked {
         true => brake::standing(conn, &settings).await?,
         false => Standing::default(),
     };
     if standing.on {
-        if !brake::has_turn(conn).await? {
-            return Ok(Batch { due: 0, standing });
+        // Only the first time; from then on the turn comes first.
+        if !was_braked && !brake::has_turn(conn).await? {
+            return Ok(Some(Batch { due: 0, standing }));
         }
         brake::hold(conn).await?;
         due.truncate(usize::try_from(settings.brake_batch_max).unwrap_or(usize::MAX));
     }
     if due.is_empty() {
-        return Ok(Batch { due: 0, standing });
+        return Ok(Some(Batch { due: 0, standing }));
     }
     failpoint::reach(crash_points::EXPIRY_SELECT_AFTER).await?;
     let ids: Vec<Uuid> = due.iter().map(|due| due.id).collect();
@@ -148,5 +151,5 @@ async fn expire_batch(
     let unpaid: Vec<OrderId> = unpaid.map(|id| OrderId(*id)).collect();
     transition(conn, &unpaid, OrderStatus::Expired, None).await?;
     failpoint::reach(crash_points::EXPIRY_COMMIT_BEFORE).await?;
-    Ok(Batch { due: count, standing })
+    Ok(Some(Batch { due: count, standing }))
 }

@@ -303,6 +303,25 @@ async fn a_queue_that_was_deleted_unheard_is_consumed_again() {
     testkit::eventually("handled", async || seen.numbers().contains(&2).then_some(())).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_whom_a_queue_feeds_holds_up_no_stop() {
+    let mut broker = Broker::start().await;
+    let proxy = Proxy::start(&broker.settings).await;
+    broker.settings.url = proxy.url.clone();
+    // Longer than the test's patience.
+    broker.settings.connect_timeout_ms = 600_000;
+    broker.settings.heartbeat_s = 600;
+    let seen = Seen::default();
+    handle_into(&broker, &seen);
+    broker.publish([1]).await;
+    seen.eventually([1]).await;
+
+    proxy.mute(true);
+    // Until it asks.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    broker.tasks.finish(PATIENCE).await.unwrap();
+}
+
 /// Cut again and again: everything continues, every confirmed message is handled, and nothing is left behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_lost_again_and_again_leave_nothing_behind() {

@@ -15,13 +15,18 @@ use crate::db::DbError;
 use crate::db::statement::Kept;
 use crate::settings::ExpirySettings;
 
+/// A share that turns the brake off: not even a row of an instance that has it on counts then.
+const BRAKES_NEVER_PERCENT: i64 = 100;
+
 /// Names the advisory lock under which one instance at a time lets orders expire while the brake is on.
 const BRAKED_LOCK: i64 = 0x6272_616b_6564;
 
-/// Reads every unpaid order.
+/// Reads every unpaid order. A row that holds for longer than [`HOLD`] makes it was written before the clock was set back,
+/// and counts for nothing; a minute more is for a transaction that began before the one that wrote it.
 const STANDING: &str = "
 SELECT count(*) AS unpaid, count(*) FILTER (WHERE late) AS late,
-       (SELECT coalesce(bool_or(braked_until > now()), false) FROM expiry_brake) AS braked
+       (SELECT coalesce(bool_or(braked_until > now() AND braked_until < now() + interval '6 minutes'), false)
+          FROM expiry_brake) AS braked
   FROM (SELECT expires_at <= now() - make_interval(secs => $1 / 1000.0)
                AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'started')
                AS late
@@ -93,8 +98,8 @@ pub(super) async fn standing(
     let late_ms = i32::try_from(settings.brake_late_ms).unwrap_or(i32::MAX);
     let statement = diesel::sql_query(STANDING).bind::<Integer, _>(late_ms);
     let Row { unpaid, late, braked } = Kept(statement).get_result(conn).await?;
-    let many = late > settings.brake_minimum;
-    let on = many && (braked || 100 * late > settings.brake_share_percent * unpaid);
+    let may = settings.brake_share_percent < BRAKES_NEVER_PERCENT && late > settings.brake_minimum;
+    let on = may && (braked || 100 * late > settings.brake_share_percent * unpaid);
     Ok(Standing { on, unpaid, late })
 }
 

@@ -1,8 +1,11 @@
 //! Unpaid orders end once, whoever else wants them at the same moment.
 
+use std::time::Duration;
+
 use common::api::OrderStatus;
 use common::ids::OrderId;
 use common::messages::order::{CANCELLED_V1, EXPIRED_V1, PAID_V1};
+use diesel_async::SimpleAsyncConnection as _;
 use order_service::transitions::transition;
 use testkit::eventually;
 
@@ -123,21 +126,82 @@ const BRAKE: [(&str, &str); 4] = [
     ("EXPIRY__BRAKE_LATE_MS", "600000"),
 ];
 
+const BRAKED_FOR_A_MINUTE: &str = "UPDATE expiry_brake SET braked_until = now() + interval '1 minute'";
+
+/// With a share that half of all orders do not reach.
+async fn instance_of_share(world: &World, percent: &str) -> Instance {
+    world.instance_with(&[&BRAKE[..], &[("EXPIRY__BRAKE_SHARE_PERCENT", percent)]].concat()).await
+}
+
 /// After an outage, or a jump of the database's clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn far_too_many_late_orders_expire_slowly_and_all_of_them() {
     let world = World::start("brake").await;
-    let _first = world.instance_with(&BRAKE).await;
     orders_late_by(&world, 3_600).await;
-    // One that comes when the rest is a small share goes on as slowly.
-    let few_are_left = "SELECT (count(*) >= 46)::int FROM orders WHERE status = 'expired'";
-    world.number_becomes(few_are_left, 1).await;
+    let _first = world.instance_with(&BRAKE).await;
     let _second = world.instance_with(&BRAKE).await;
     world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
     let most = world.number(MOST_AT_ONCE).await;
     assert!(most <= 10, "only the last few end at full speed, {most} did");
     assert_eq!(world.number("SELECT taken FROM items").await, 60);
     assert_eq!(world.number("SELECT count(*) FROM orders WHERE status = 'pending_payment'").await, 60);
+    // For those that come later.
+    assert_eq!(world.number("SELECT count(*) FROM expiry_brake WHERE braked_until > now()").await, 1);
+}
+
+/// The first one has ended so many that the rest is a small share.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_starts_while_others_brake_goes_on_as_slowly() {
+    let world = World::start("brakes_too").await;
+    orders_late_by(&world, 3_600).await;
+    world.execute(BRAKED_FOR_A_MINUTE).await;
+    let _instance = instance_of_share(&world, "60").await;
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    let most = world.number(MOST_AT_ONCE).await;
+    assert!(most <= 10, "only the last few end at full speed, {most} did");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brake_that_was_put_on_by_a_clock_far_ahead_counts_for_nothing() {
+    let world = World::start("set_back").await;
+    orders_late_by(&world, 3_600).await;
+    world.execute("UPDATE expiry_brake SET braked_until = now() + interval '1 hour'").await;
+    let _instance = instance_of_share(&world, "60").await;
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    assert_eq!(world.number(MOST_AT_ONCE).await, 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_100_turns_the_brake_off_also_while_others_brake() {
+    let world = World::start("share_100").await;
+    orders_late_by(&world, 3_600).await;
+    world.execute(BRAKED_FOR_A_MINUTE).await;
+    let _instance = instance_of_share(&world, "100").await;
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
+    assert_eq!(world.number(MOST_AT_ONCE).await, 60);
+}
+
+/// Else whoever has the turn would find the oldest ones locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_waits_for_its_turn_to_end_late_orders_locks_none() {
+    const DUE_WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND datname = current_database() AND query LIKE '%FOR NO KEY UPDATE OF orders SKIP LOCKED'";
+    let world = World::start("turn").await;
+    orders_late_by(&world, 3_600).await;
+    let _instance = world.instance_with(&BRAKE).await;
+    world.number_becomes("SELECT (count(*) > 0)::int FROM orders WHERE status = 'expired'", 1).await;
+
+    // Another one has the turn; and who asks for orders is seen by it, since it has to wait.
+    let mut other = world.connection().await;
+    other
+        .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'6272616b6564'::bigint)")
+        .await
+        .expect("the turn");
+    other.batch_execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.number(DUE_WAITS).await, 0);
+    other.batch_execute("COMMIT").await.expect("the end of the turn");
+    world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,8 +217,7 @@ async fn orders_that_end_together_in_time_are_not_held_up() {
 async fn a_small_share_of_late_orders_is_not_held_up() {
     let world = World::start("share").await;
     orders_late_by(&world, 3_600).await;
-    let share = ("EXPIRY__BRAKE_SHARE_PERCENT", "60");
-    let _instance = world.instance_with(&[&BRAKE[..], &[share]].concat()).await;
+    let _instance = instance_of_share(&world, "60").await;
     world.number_becomes("SELECT count(*) FROM orders WHERE status = 'expired'", 60).await;
     assert_eq!(world.number(MOST_AT_ONCE).await, 60);
 }

@@ -283,7 +283,6 @@ async fn deadlocks_are_retried_and_nobody_hears_of_them() {
     assert_eq!(desk.world.number(twice).await, 0);
 }
 
-/// The version before makes orders while this one migrates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_written_to_yet_is_waited_for_at_start() {
     let world = World::start("read_only").await;
@@ -296,6 +295,7 @@ async fn a_database_that_cannot_be_written_to_yet_is_waited_for_at_start() {
     migrating.await.expect("it does not panic").expect("the database is migrated");
 }
 
+/// The version before makes orders while this one migrates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_whose_table_is_in_use_is_tried_again_until_it_gets_through() {
     let world = World::start("migrating").await;

@@ -17,11 +17,12 @@ use super::{RetryLater, Source, Subscription};
 use crate::amqp::connection::{self, Backoff, GOOD_CONNECTION, Link};
 use crate::amqp::decode::{Decode, Verdict};
 use crate::amqp::{AmqpSettings, Topology};
+use crate::topology::Exchange;
 
 /// Longest pause between attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often the queue and its binding are declared again while nothing comes.
+/// How often the queue and its binding are declared again while nothing comes, and whether it feeds anybody is asked.
 const REDECLARE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One subscription and how to get at it.
@@ -44,13 +45,40 @@ struct Open {
     deliveries: Consumer,
 }
 
+/// Whether a queue has been found without subscribers twice in a row. Once may mean "not known": a quorum queue whose
+/// leader does not answer within 250 ms, as in an election, is said to have none.
+#[derive(Default)]
+struct Unfed {
+    once: bool,
+}
+
+impl Unfed {
+    fn twice(&mut self, consumers: u32) -> bool {
+        let before = std::mem::replace(&mut self.once, consumers == 0);
+        before && self.once
+    }
+}
+
 impl Source {
     /// The queue's name, in logs and metrics.
     pub(super) fn label(&self) -> String {
+        self.queue_name().unwrap_or_else(|| format!("wake-up on {}", self.hears().0.name()))
+    }
+
+    /// The queue's name, unless the broker chooses it.
+    fn queue_name(&self) -> Option<String> {
         match self {
-            Self::Work(queue) => queue.name.clone(),
-            Self::Dead(queue) => queue.dead_name(),
-            Self::Wakeup { exchange, .. } => format!("wake-up on {}", exchange.name()),
+            Self::Work(queue) => Some(queue.name.clone()),
+            Self::Dead(queue) => Some(queue.dead_name()),
+            Self::Wakeup { .. } => None,
+        }
+    }
+
+    /// The exchange that its messages come from, and their pattern.
+    fn hears(&self) -> (Exchange, &str) {
+        match self {
+            Self::Work(queue) | Self::Dead(queue) => (queue.exchange, &queue.pattern),
+            Self::Wakeup { exchange, pattern } => (*exchange, pattern),
         }
     }
 
@@ -116,11 +144,11 @@ impl Feed {
         let mut link = Link::open(&self.settings, queue).await?;
         let channel = link.declare(&self.settings, &self.topology).await?;
         let consuming = async {
-            let name = match &self.subscription.source {
-                Source::Work(queue) => queue.name.clone(),
-                Source::Dead(queue) => queue.dead_name(),
-                Source::Wakeup { exchange, pattern } => {
-                    connection::declare_wakeup(&channel, *exchange, pattern).await?
+            let name = match self.subscription.source.queue_name() {
+                Some(name) => name,
+                None => {
+                    let (exchange, pattern) = self.subscription.source.hears();
+                    connection::declare_wakeup(&channel, exchange, pattern).await?
                 }
             };
             channel.basic_qos(self.subscription.prefetch, BasicQosOptions::default()).await?;
@@ -147,6 +175,7 @@ impl Feed {
         let Open { mut link, channel, mut deliveries } = open;
         let mut not_before = Instant::now();
         let mut declare_at = Instant::now() + REDECLARE_INTERVAL;
+        let mut unfed = Unfed::default();
         let ended = loop {
             let first = tokio::select! {
                 biased; // Stop first: a full queue must not keep the process alive.
@@ -156,8 +185,10 @@ impl Feed {
                 reason = link.lost() => anyhow::bail!("connection lost: {reason}"),
                 // A binding that is gone tells nobody, and a queue that is gone not always.
                 () = sleep_until(declare_at) => {
-                    let declared = link.declare(&self.settings, &self.topology).await?;
-                    self.check_fed(&declared).await?;
+                    let counting = self.declare_and_count(&mut link);
+                    let Some(consumers) = stop.run_until_cancelled(counting).await else { break Ended::Stopped };
+                    let forgotten = consumers?.is_some_and(|consumers| unfed.twice(consumers));
+                    anyhow::ensure!(!forgotten, "the queue has forgotten its subscriptions");
                     declare_at = Instant::now() + REDECLARE_INTERVAL;
                     continue;
                 }
@@ -176,21 +207,17 @@ impl Feed {
         Ok(ended)
     }
 
-    /// Whether the queue knows anybody that it can feed. One that was deleted and declared again does not, and the broker's
-    /// word that a subscription has ended may never come.
-    async fn check_fed(&self, channel: &Channel) -> anyhow::Result<()> {
-        let name = match &self.subscription.source {
-            Source::Work(queue) => queue.name.clone(),
-            Source::Dead(queue) => queue.dead_name(),
-            // It goes with its connection, and nobody declares it again.
-            Source::Wakeup { .. } => return Ok(()),
-        };
+    /// Declares everything again, and gives the number of subscribers that the queue can feed. One that was deleted and
+    /// declared again has none, and the broker's word that a subscription has ended may never come. `None` for a wake-up's
+    /// queue: it goes with its connection, and nobody declares it again.
+    async fn declare_and_count(&self, link: &mut Link) -> anyhow::Result<Option<u32>> {
+        let channel = link.declare(&self.settings, &self.topology).await?;
+        let Some(name) = self.subscription.source.queue_name() else { return Ok(None) };
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = channel.queue_declare(name.into(), options, FieldTable::default());
         let queue =
             timeout(self.settings.connect_timeout(), asked).await.context("asking took too long")??;
-        anyhow::ensure!(queue.consumer_count() > 0, "the queue has forgotten its subscriptions");
-        Ok(())
+        Ok(Some(queue.consumer_count()))
     }
 
     /// Takes what is there already, and what comes until `until`, as long as there is room.
@@ -225,4 +252,16 @@ impl Feed {
 
 fn delivered(next: Option<lapin::Result<Delivery>>) -> anyhow::Result<Delivery> {
     next.context("the broker ended the subscription")?.context("channel failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_without_subscribers_is_believed_the_second_time_in_a_row() {
+        let mut unfed = Unfed::default();
+        let answers = [0, 1, 0, 0, 0].map(|consumers| unfed.twice(consumers));
+        assert_eq!(answers, [false, false, false, true, true]);
+    }
 }
