@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::api::inventory::StockOrder;
 use common::ids::{ItemId, OrderId};
 use common::shutdown::Tasks;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::behind::{Behind, keep_closed};
 use crate::check::check;
@@ -27,6 +27,9 @@ use crate::upkeep::UpkeepError;
 
 /// How many rounds one replica keeps an item to itself, so that its place in the item is not lost.
 const LOCK_ROUNDS: u32 = 3;
+/// How many times as long as a page took the reconciler rests after it, so that whoever buys meanwhile waits behind one
+/// page and not behind a round.
+const REST: u32 = 4;
 /// The books of an item with many orders are read by pages, which is no light work: they are checked every so many rounds.
 const BIG_CHECK_ROUNDS: u32 = 6;
 
@@ -103,7 +106,7 @@ impl Reconciler {
         let place = self.places.get(&item.id).filter(|(of, _)| *of == epoch).map_or(0, |(_, place)| *place);
         let (place, holds) = inventory.scan_holds(&item.keys, place, self.settings.page_max).await?;
         for holds in holds.chunks(LOOKUP_MAX) {
-            self.compare_page(item, holds).await?;
+            rested(self.compare_page(item, holds)).await?;
         }
         self.places.insert(item.id, (epoch, place));
         Ok(())
@@ -113,7 +116,7 @@ impl Reconciler {
     async fn compare_back(&mut self, item: &Item) -> Result<(), UpkeepError> {
         let lease_ms = self.loader.catalogue.script_lease_ms();
         for _ in 0..self.settings.page_max.div_ceil(LOOKUP_MAX) {
-            let page = self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id)).await?;
+            let page = rested(self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id))).await?;
             let Some(last) = page.last() else {
                 self.ends.remove(&item.id);
                 break;
@@ -162,4 +165,12 @@ impl Reconciler {
         tracing::info!(item.id = %item.id, orders = repaired, "holds brought up to date by comparing");
         Ok(())
     }
+}
+
+/// Does `work`, and rests.
+async fn rested<T>(work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let result = work.await;
+    sleep(began.elapsed() * REST).await;
+    result
 }

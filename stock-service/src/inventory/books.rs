@@ -17,7 +17,7 @@ use crate::stock::{Hold, Shut};
 /// Most entries of one key that books are read from in one go: some milliseconds of Redis' time, in which no buyer is
 /// answered. An audit must not disturb a sale.
 pub const BOOKS_ATOMIC_MAX: u32 = 10_000;
-/// How often books are read by pages until nothing has moved meanwhile.
+/// How often books are read by pages until nothing has moved meanwhile, for whoever asks what they are.
 const PAGED_READS_MAX: usize = 3;
 /// Makes `lua/books.lua` answer the totals alone.
 const NO_ENTRIES: i64 = -1;
@@ -70,7 +70,7 @@ impl Inventory {
         epoch_min: i64,
         atomic_max: u32,
     ) -> Result<BooksView, StoreError> {
-        match self.read_books(keys, epoch_min, atomic_max).await? {
+        match self.read_books(keys, epoch_min, atomic_max, PAGED_READS_MAX).await? {
             Ok(read) if read.entries.garbled > 0 => Err(StoreError::Garbled("books")),
             Ok(read) => Ok(Ok(added_up(item_id, read))),
             Err(shut) => Ok(Err(shut)),
@@ -82,6 +82,7 @@ impl Inventory {
         keys: &ItemKeys,
         epoch_min: i64,
         atomic_max: u32,
+        paged_reads_max: usize,
     ) -> Result<Result<ReadBooks, Shut>, StoreError> {
         let (mut before, entries) = match self.look_at_books(keys, epoch_min, i64::from(atomic_max)).await? {
             Ok(seen) => seen,
@@ -98,10 +99,10 @@ impl Inventory {
                 Err(shut) => return Ok(Err(shut)),
             };
             let exact = after == before;
-            if exact || (reads == PAGED_READS_MAX && after.epoch == before.epoch) {
+            if exact || (reads == paged_reads_max && after.epoch == before.epoch) {
                 return Ok(Ok(ReadBooks { totals: after, entries, exact }));
             }
-            if reads == PAGED_READS_MAX {
+            if reads == paged_reads_max {
                 // Another epoch: the pages are of two loads, and the gate was closed in between.
                 return Ok(Err(Shut::Closed));
             }

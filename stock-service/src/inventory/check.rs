@@ -69,7 +69,8 @@ impl Inventory {
         epoch_min: i64,
         atomic_max: u32,
     ) -> Result<BooksChecked, StoreError> {
-        let Ok(read) = self.read_books(keys, epoch_min, atomic_max).await? else {
+        // Once by pages: where everybody buys they would move every time, and cost those who buy the more.
+        let Ok(read) = self.read_books(keys, epoch_min, atomic_max, 1).await? else {
             return Ok(BooksChecked::Shut);
         };
         let epoch = read.totals.epoch;
