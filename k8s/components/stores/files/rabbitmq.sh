@@ -29,7 +29,7 @@ rabbitmq_configure() {
         printf 'default_user = %s\ndefault_pass = %s\nloopback_users = none\n' "$3" "$4"
         printf 'vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\nlog.file.level = info\n'
         # A full log is written to the queues' segments at once, and nothing is confirmed meanwhile: by little and little.
-        printf 'raft.wal_max_size_bytes = 67108864\n'
+        printf 'raft.wal_max_size_bytes = 33554432\n'
         cat
     } >"$folder/rabbitmq.conf"
 }
