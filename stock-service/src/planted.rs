@@ -3,7 +3,7 @@
 //!
 //! Each is made at the very place where the right thing is done. For the scripts, that is their text: see [`IN_SCRIPTS`].
 
-/// The gate does not ask which server process it is: a restored or lagging Redis sells what is sold (P1, P2).
+/// The gate asks neither which server process it is nor of which of its times as a primary: a restored or lagging Redis sells what is sold (P1, P2).
 pub const NO_RUN_ID_CHECK: &str = "no_run_id_check";
 /// A load takes the total as available, whatever orders there are (P1).
 pub const REBUILD_IGNORES_ORDERS: &str = "rebuild_ignores_orders";
@@ -67,6 +67,19 @@ pub struct InScript {
     pub wrong: &'static str,
 }
 
+/// Either of the two ids would notice a restart.
+const SERVER_ASKED: &str =
+    "  if run_id and epoch and run_id == server_run_id() and tonumber(epoch) >= epoch_min then
+    local replid = try('HGET', KEYS[1], 'replid')
+    if not replid or replid == server_replid() then
+      return OPEN
+    end
+  end
+";
+const SERVER_NOT_ASKED: &str = "  if run_id and epoch and tonumber(epoch) >= epoch_min then
+    return OPEN
+  end
+";
 const WITHDRAWN: &str =
     "redis.call('HSET', KEYS[1], 'available', available - moved, 'withheld', withheld + moved,
   'withdrawn', withdrawn + moved)";
@@ -83,7 +96,7 @@ const APPLIED_AGAIN: &str = "  if hold and hold.version > order.version then
 
 /// The mistakes that are made in whichever scripts have the text.
 pub const IN_SCRIPTS: [InScript; 9] = [
-    InScript { name: NO_RUN_ID_CHECK, right: "and run_id == server_run_id() and", wrong: "and" },
+    InScript { name: NO_RUN_ID_CHECK, right: SERVER_ASKED, wrong: SERVER_NOT_ASKED },
     InScript {
         name: UNSETTLED_NOT_WRITTEN,
         right: "redis.call('ZADD', KEYS[4], unpack(new_unsettled))",
