@@ -231,6 +231,9 @@ impl Schedule {
         }
         let poison = draw::poison(rng, seed);
         let reconcile_ms = if rng.random_bool(0.5) { 500 } else { 5_000 };
+        // Drawn last, so that the rest of a seed stays what it was.
+        faults.extend(draw::news_unheard(rng));
+        faults.sort_by_key(|planned| planned.at_ms);
         Self { seed, replicas, shop, buyers, admin, faults, crash_points, poison, reconcile_ms }
     }
 }

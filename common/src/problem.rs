@@ -63,10 +63,14 @@ pub enum Code {
     /// The request may have had an effect: ask again with the same key.
     OutcomeUnknown,
     /// A defect of the server.
+    // The last one: see `COUNT`.
     Internal,
 }
 
 impl Code {
+    /// How many there are.
+    pub const COUNT: usize = Self::Internal as usize + 1;
+
     /// The HTTP status that goes with the code.
     pub fn status(self) -> StatusCode {
         match self {

@@ -257,7 +257,7 @@ mod tests {
                 let name = actix_web::http::header::HeaderName::from_bytes(name.as_bytes()).expect("name");
                 headers.append(name, value.parse().expect("value"));
             }
-            check_head(&headers, Expect::Json).map_err(|error| error.problem().code)
+            check_head(&headers, Expect::Json).map_err(|error| error.code())
         };
         let json = ("content-type", "application/json");
         assert_eq!(check(&[("content-length", "2"), json]), Ok(()));

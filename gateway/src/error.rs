@@ -1,6 +1,6 @@
 //! Why a request is not answered with what it asked for.
 //!
-//! Inner modules return what happened; only [`ApiError::problem`] decides what a client is told. The cause is logged
+//! Inner modules return what happened; only [`ApiError::code`] decides what a client is told. The cause is logged
 //! once, in [`crate::answer`], and never sent.
 
 use common::http_client::CallError;
@@ -46,19 +46,32 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// What the client is told, for programs.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused(problem) => problem.code,
+            Self::Limited(_) => Code::RateLimited,
+            Self::Command(Failed::Busy(_)) | Self::Question(Failed::Busy(_)) => Code::TooBusy,
+            Self::Command(Failed::Open(_) | Failed::Call(CallError::NotSent { .. }))
+            | Self::Question(_)
+            | Self::BadAnswer { .. } => Code::Unavailable,
+            Self::Command(Failed::Call(CallError::Unknown { .. })) | Self::BadCommandAnswer { .. } => {
+                Code::OutcomeUnknown
+            }
+            Self::Defect(_) => Code::Internal,
+        }
+    }
+
     /// What the client is told.
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => Problem::clone(problem),
             Self::Limited(quota) => quota.problem(),
-            Self::Command(Failed::Busy(_)) | Self::Question(Failed::Busy(_)) => Problem::new(Code::TooBusy),
-            Self::Command(Failed::Open(_) | Failed::Call(CallError::NotSent { .. }))
+            Self::Command(_)
             | Self::Question(_)
-            | Self::BadAnswer { .. } => Problem::new(Code::Unavailable),
-            Self::Command(Failed::Call(CallError::Unknown { .. })) | Self::BadCommandAnswer { .. } => {
-                Problem::new(Code::OutcomeUnknown)
-            }
-            Self::Defect(_) => Problem::new(Code::Internal),
+            | Self::BadCommandAnswer { .. }
+            | Self::BadAnswer { .. }
+            | Self::Defect(_) => Problem::new(self.code()),
         }
     }
 

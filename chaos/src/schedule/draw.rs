@@ -10,6 +10,8 @@ use super::{
 use crate::client_log::Forgery;
 use crate::fault::{Fault, Store};
 use crate::points::{self, Action};
+use crate::proxy::Mode;
+use crate::world::Edge;
 
 /// Within which faults begin, from the moment the buyers do; in milliseconds.
 const FAULTS_FROM_MS: u64 = 100;
@@ -118,6 +120,17 @@ pub(super) fn faults(rng: &mut StdRng) -> Vec<PlannedFault> {
     }
     faults.sort_by_key(|planned| planned.at_ms);
     faults
+}
+
+/// The broker does not hear order-service for a while, whose news go out and are not confirmed, while all else works. Rare among the
+/// other faults, and what an outbox is for.
+pub(super) fn news_unheard(rng: &mut StdRng) -> Option<PlannedFault> {
+    let unheard = PlannedFault {
+        at_ms: rng.random_range(300..1_200),
+        for_ms: rng.random_range(500..1_200),
+        fault: Fault::Network { edge: Edge::OrderToBroker, mode: Mode::HalfOpen },
+    };
+    rng.random_bool(0.25).then_some(unheard)
 }
 
 pub(super) fn crash_points(rng: &mut StdRng) -> Vec<Armed> {

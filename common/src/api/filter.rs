@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::OrderId;
 
-/// Bits for each id; with [`PROBES`] that makes about one false positive in 1,400. Each costs a question to the
-/// inventory, a hundred times what a refusal costs without one.
-const BITS_PER_ID: usize = 16;
-/// Bits looked at for an id.
+/// Bits for each id; with [`PROBES`] that makes about one false positive in 15,000. Each costs a question to the
+/// inventory, a hundred times what a refusal costs without one. May change: whoever reads a filter takes its length.
+const BITS_PER_ID: usize = 24;
+/// Bits looked at for an id. Part of the layout.
 const PROBES: u64 = 7;
 /// Fewest bits in a filter.
 const BITS_MIN: usize = 64;
@@ -37,7 +37,7 @@ impl IdFilter {
         filter
     }
 
-    /// False: certainly not a member. True: a member, or one stranger in about 1,400.
+    /// False: certainly not a member. True: a member, or one stranger in about 15,000.
     pub fn may_contain(&self, id: OrderId) -> bool {
         self.probes(id).all(|(byte, mask)| self.bits[byte] & mask != 0)
     }
@@ -90,8 +90,8 @@ mod tests {
         let members = ids("member", 10_000);
         let filter = IdFilter::of(&members);
         assert!(members.iter().all(|id| filter.may_contain(*id)));
-        let false_positives = ids("stranger", 10_000).iter().filter(|id| filter.may_contain(**id)).count();
-        assert!(false_positives < 30, "{false_positives} of 10,000 strangers were taken for members");
+        let false_positives = ids("stranger", 100_000).iter().filter(|id| filter.may_contain(**id)).count();
+        assert!(false_positives < 30, "{false_positives} of 100,000 strangers were taken for members");
     }
 
     #[test]

@@ -136,7 +136,7 @@ async fn command(call: &Call) -> Answer {
 fn located(call: &Call, id: OrderId, error: &ApiError) -> HttpResponse {
     let mut response = refusal(&call.request, error);
     let location = HeaderValue::from_str(&format!("/api/v1/orders/{id}"));
-    if let (Code::OutcomeUnknown, Ok(location)) = (error.problem().code, location) {
+    if let (Code::OutcomeUnknown, Ok(location)) = (error.code(), location) {
         response.headers_mut().insert(LOCATION, location);
     }
     response

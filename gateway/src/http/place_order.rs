@@ -53,13 +53,12 @@ pub async fn place(call: Call) -> Answer {
     let order_id = OrderId::derive(&user, item, &key);
     trace::note("stampede.order.id", || order_id.to_string());
 
-    let location = format!("/api/v1/orders/{order_id}");
     let mut quota = None;
     let decided = decide(&call, item, user, order_id, &mut quota).await;
     let decided = crashing(crash_points::REPLY_BEFORE, Code::OutcomeUnknown).await.and(decided);
     let (mut response, locate) = match decided {
         Ok(()) => (HttpResponse::Accepted().json(Accepted { order_id, status: OrderStatus::Queued }), true),
-        Err(error) => (refusal(&call.request, &error), error.problem().code == Code::OutcomeUnknown),
+        Err(error) => (refusal(&call.request, &error), error.code() == Code::OutcomeUnknown),
     };
     if response.status().is_success() {
         call.state.accepted.increment(1);
@@ -68,7 +67,7 @@ pub async fn place(call: Call) -> Answer {
     if let Some(quota) = quota {
         quota.write(headers);
     }
-    if let (true, Ok(location)) = (locate, HeaderValue::try_from(location)) {
+    if locate && let Ok(location) = HeaderValue::try_from(format!("/api/v1/orders/{order_id}")) {
         headers.insert(LOCATION, location);
     }
     if let Ok(key) = HeaderValue::from_str(key.as_str()) {
