@@ -21,3 +21,21 @@ impl Refusals {
         counter.increment(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use utoipa::PartialSchema as _;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_place() {
+        let schema = serde_json::to_value(Code::schema()).unwrap();
+        let codes = schema["enum"].as_array().expect("an enum").clone();
+        assert_eq!(codes.len(), Code::COUNT);
+        for code in codes {
+            let code: Code = serde_json::from_value(code).unwrap();
+            assert!((code as usize) < Code::COUNT, "{code:?}");
+        }
+    }
+}

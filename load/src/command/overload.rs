@@ -24,7 +24,8 @@ const PEAK_CONNECTIONS: usize = 256;
 const NORMAL_SHARE: f64 = 0.5;
 /// How long the normal load lasts, each time.
 const NORMAL_HOLD: Duration = Duration::from_secs(15);
-/// A second of the normal load that is slower than this is a slow one, in milliseconds.
+/// A second of the load afterwards that is slower than this, and than any second of the same load before, is not normal,
+/// in milliseconds.
 const NORMAL_P99_MS: f64 = 50.0;
 /// The steps of the run.
 const OVERLOAD: usize = 0;
@@ -90,8 +91,8 @@ struct Overload {
     answers: BTreeMap<String, u64>,
     gateway_rss_mib_max: f64,
     connections_max: usize,
-    /// Slow seconds of the same load before.
-    slow_seconds_before: usize,
+    /// Up to which the p99 of a second counts as normal.
+    normal_p99_ms: f64,
     normal_after_s: Option<f64>,
     audit_consistent: bool,
     clauses: Vec<Clause>,
@@ -153,8 +154,8 @@ fn judge(
     let undocumented_or_unanswered = measured.steps.iter().map(|step| step.failed_count).sum();
     let refused_p99_ms = step.refused.map(|latency| latency.p99_ms);
     let goodput_ratio = step.accepted_per_s / peak;
-    let slow_before = slow_before(&before.seconds);
-    let normal_after_s = normal_after(slow_before, &measured.seconds, step.hold_s);
+    let normal_ms = normal_p99_ms(&before.seconds);
+    let normal_after_s = normal_after(normal_ms, &measured.seconds, step.hold_s);
     let clean = measured.is_clean();
     let within = |value: Option<f64>, most: f64| value.is_some_and(|value| value <= most);
     let shown = |value: Option<f64>| value.map_or_else(|| "never".to_owned(), number);
@@ -187,7 +188,7 @@ fn judge(
         },
         Clause {
             what: "normal again within 5 s",
-            measured: format!("{} s; {slow_before} slow seconds of 15 before", shown(normal_after_s)),
+            measured: format!("{} s, p99 up to {} ms as before", shown(normal_after_s), number(normal_ms)),
             kept: within(normal_after_s, NORMAL_AFTER_S_MAX),
         },
         Clause { what: "audit clean", measured: clean.to_string(), kept: clean },
@@ -207,7 +208,7 @@ fn judge(
         answers: step.answers.clone(),
         gateway_rss_mib_max,
         connections_max,
-        slow_seconds_before: slow_before,
+        normal_p99_ms: normal_ms,
         normal_after_s,
         audit_consistent: clean,
         passed: clauses.iter().all(|clause| clause.kept),
@@ -227,23 +228,26 @@ fn cores_used(seconds: &[Second]) -> BTreeMap<String, f64> {
     used
 }
 
-/// How many seconds of the normal load before are slow: what comes now and then, as when RabbitMQ begins a new piece of its log.
-fn slow_before(before: &[Second]) -> usize {
-    before.iter().filter(|second| second.step == Some(0) && is_slow(second)).count()
+/// What is normal under the same load without an overload: the p99 of the slowest second but one, since one second may have
+/// anything in it.
+fn normal_p99_ms(before: &[Second]) -> f64 {
+    let held = before.iter().filter(|second| second.step == Some(0));
+    let mut seconds_ms: Vec<f64> = held.filter_map(|second| Some(second.accepted?.p99_ms)).collect();
+    seconds_ms.sort_by(f64::total_cmp);
+    seconds_ms.pop();
+    seconds_ms.pop().unwrap_or(0.0).max(NORMAL_P99_MS)
 }
 
-fn is_slow(second: &Second) -> bool {
-    second.accepted.is_none_or(|latency| latency.p99_ms > NORMAL_P99_MS)
-}
-
-/// Seconds from the end of the overload until everything is accepted, and no more of the seconds that follow are slow than
-/// were before; `None`: it never was.
-fn normal_after(slow_before: usize, seconds: &[Second], overload_s: f64) -> Option<f64> {
+/// Seconds from the end of the overload until everything is accepted and as quick as normal, and stays so; `None`: it
+/// never was.
+fn normal_after(normal_ms: f64, seconds: &[Second], overload_s: f64) -> Option<f64> {
+    let normal = |second: &&Second| {
+        let quick = second.accepted.is_some_and(|latency| latency.p99_ms <= normal_ms);
+        quick && second.refused_per_s == 0.0 && second.beyond_bound == 0
+    };
     let after: Vec<&Second> = seconds.iter().filter(|second| second.step == Some(AFTER)).collect();
-    let refuses = |second: &Second| second.refused_per_s > 0.0 || second.beyond_bound > 0;
-    let last_refusing = after.iter().rposition(|second| refuses(second));
-    let last_slow = (0..after.len()).rev().filter(|n| is_slow(after[*n])).nth(slow_before);
-    match last_refusing.max(last_slow) {
+    let last_bad = after.iter().rposition(|second| !normal(second));
+    match last_bad {
         None if after.is_empty() => None,
         None => Some(0.0),
         Some(last) if last + 1 == after.len() => None,
@@ -279,26 +283,20 @@ mod tests {
 
     #[test]
     fn normal_is_when_it_stays_as_it_was_before() {
-        let at = |slow_before_count: usize, bad: &[usize]| {
+        let at = |before_ms: f64, bad: &[usize]| {
             let mut seconds = vec![second(60.0, OVERLOAD, 90_000.0, 300.0)];
             for n in 1..=5_u32 {
                 let p99_ms = if bad.contains(&(n as usize)) { 70.0 } else { 9.0 };
                 seconds.push(second(60.0 + f64::from(n), AFTER, 0.0, p99_ms));
             }
-            let before: Vec<Second> = (0..5)
-                .map(|n| second(1.0, 0, 0.0, if n < slow_before_count { 900.0 } else { 9.0 }))
-                .collect();
-            normal_after(slow_before(&before), &seconds, 60.0)
+            let before = [before_ms, before_ms, 900.0].map(|p99_ms| second(1.0, 0, 0.0, p99_ms));
+            normal_after(normal_p99_ms(&before), &seconds, 60.0)
         };
-        assert_eq!(at(0, &[]), Some(0.0));
-        assert_eq!(at(0, &[1]), Some(1.0));
-        assert_eq!(at(0, &[1, 3]), Some(3.0));
-        assert_eq!(at(0, &[5]), None);
-        assert_eq!(at(1, &[5]), Some(0.0));
-        assert_eq!(at(1, &[1, 5]), Some(1.0));
-        assert_eq!(at(2, &[1, 3, 5]), Some(1.0));
-        assert_eq!(normal_after(0, &[second(60.0, OVERLOAD, 90_000.0, 300.0)], 60.0), None);
-        let refused = [second(61.0, AFTER, 3.0, 9.0), second(62.0, AFTER, 0.0, 9.0)];
-        assert_eq!(normal_after(5, &refused, 60.0), Some(1.0), "refusals are never normal");
+        assert_eq!(at(9.0, &[]), Some(0.0));
+        assert_eq!(at(9.0, &[1]), Some(1.0));
+        assert_eq!(at(9.0, &[1, 3]), Some(3.0));
+        assert_eq!(at(9.0, &[5]), None);
+        assert_eq!(at(70.0, &[1, 3, 5]), Some(0.0));
+        assert_eq!(normal_after(50.0, &[second(60.0, OVERLOAD, 90_000.0, 300.0)], 60.0), None);
     }
 }
