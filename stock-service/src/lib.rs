@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`stock`] (the words), [`keys`] and [`inventory`] (Redis and the scripts), [`items`], [`announce`]
 //! (the broker), [`reserve`] (the way to a unit), [`catalogue`], [`orders`] (order-service), [`load`] (loading and
-//! recovery), [`relay`], [`check`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`]. For fault campaigns:
+//! recovery), [`relay`], `rest`, [`check`], [`reconcile`], [`upkeep`], [`consumers`], [`http`], [`app`]. For fault campaigns:
 //! [`crash_points`], [`planted`].
 
 pub mod announce;
@@ -24,6 +24,7 @@ pub mod planted;
 pub mod reconcile;
 pub mod relay;
 pub mod reserve;
+mod rest;
 pub mod settings;
 pub mod stock;
 pub mod units;

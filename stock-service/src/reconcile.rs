@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::api::inventory::StockOrder;
 use common::ids::{ItemId, OrderId};
 use common::shutdown::Tasks;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::behind::{Behind, keep_closed};
 use crate::check::check;
@@ -21,15 +21,13 @@ use crate::items::Item;
 use crate::keys::{Purpose, lock};
 use crate::load::Loader;
 use crate::orders::LOOKUP_MAX;
+use crate::rest::rested;
 use crate::settings::ReconcileSettings;
 use crate::stock::{Applied, Hold, OrderState};
 use crate::upkeep::UpkeepError;
 
 /// How many rounds one replica keeps an item to itself, so that its place in the item is not lost.
 const LOCK_ROUNDS: u32 = 3;
-/// How many times as long as a page took the reconciler rests after it, so that whoever buys meanwhile waits behind one
-/// page and not behind a round.
-const REST: u32 = 4;
 /// The books of an item with many orders are read by pages, which is no light work: they are checked every so many rounds.
 const BIG_CHECK_ROUNDS: u32 = 6;
 
@@ -165,12 +163,4 @@ impl Reconciler {
         tracing::info!(item.id = %item.id, orders = repaired, "holds brought up to date by comparing");
         Ok(())
     }
-}
-
-/// Does `work`, and rests.
-async fn rested<T>(work: impl Future<Output = T>) -> T {
-    let began = Instant::now();
-    let result = work.await;
-    sleep(began.elapsed() * REST).await;
-    result
 }

@@ -9,7 +9,7 @@ use common::messages::order::Units;
 use uuid::Uuid;
 
 use super::reply::Reply;
-use super::scan::Scan;
+use super::scan::{Pace, Scan};
 use super::{Inventory, Lane, StoreError};
 use crate::keys::ItemKeys;
 use crate::stock::{Hold, Shut};
@@ -19,11 +19,22 @@ use crate::stock::{Hold, Shut};
 pub const BOOKS_ATOMIC_MAX: u32 = 10_000;
 /// How often books are read by pages until nothing has moved meanwhile, for whoever asks what they are.
 const PAGED_READS_MAX: usize = 3;
+/// The same for a check: where everybody buys they would move every time, and cost those who buy the more.
+const PAGED_CHECKS_MAX: usize = 1;
 /// Makes `lua/books.lua` answer the totals alone.
 const NO_ENTRIES: i64 = -1;
 
 /// An item's books, or why they cannot be read.
 pub type BooksView = Result<Books, Shut>;
+
+/// What books are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// To tell somebody, who waits.
+    Answer,
+    /// To check them, now and then.
+    Check,
+}
 
 /// What says whether units have moved: every grant adds a hold, every return changes what is available or withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +81,7 @@ impl Inventory {
         epoch_min: i64,
         atomic_max: u32,
     ) -> Result<BooksView, StoreError> {
-        match self.read_books(keys, epoch_min, atomic_max, PAGED_READS_MAX).await? {
+        match self.read_books(keys, epoch_min, atomic_max, Reading::Answer).await? {
             Ok(read) if read.entries.garbled > 0 => Err(StoreError::Garbled("books")),
             Ok(read) => Ok(Ok(added_up(item_id, read))),
             Err(shut) => Ok(Err(shut)),
@@ -82,7 +93,7 @@ impl Inventory {
         keys: &ItemKeys,
         epoch_min: i64,
         atomic_max: u32,
-        paged_reads_max: usize,
+        reading: Reading,
     ) -> Result<Result<ReadBooks, Shut>, StoreError> {
         let (mut before, entries) = match self.look_at_books(keys, epoch_min, i64::from(atomic_max)).await? {
             Ok(seen) => seen,
@@ -91,9 +102,13 @@ impl Inventory {
         if let Some(entries) = entries {
             return Ok(Ok(ReadBooks { totals: before, entries, exact: true }));
         }
+        let (paged_reads_max, pace) = match reading {
+            Reading::Answer => (PAGED_READS_MAX, Pace::Brisk),
+            Reading::Check => (PAGED_CHECKS_MAX, Pace::Rested),
+        };
         let mut reads = 1;
         loop {
-            let entries = self.entries(keys).await?;
+            let entries = self.entries(keys, pace).await?;
             let after = match self.look_at_books(keys, epoch_min, NO_ENTRIES).await? {
                 Ok((totals, _)) => totals,
                 Err(shut) => return Ok(Err(shut)),
@@ -148,16 +163,16 @@ impl Inventory {
     }
 
     /// What [`Inventory::look_at_books`] does not read of a big item.
-    async fn entries(&self, keys: &ItemKeys) -> Result<Entries, StoreError> {
+    async fn entries(&self, keys: &ItemKeys, pace: Pace) -> Result<Entries, StoreError> {
         let mut entries = Entries::default();
         // Before the holds: an order that is unsettled then still has its hold when these are read.
-        self.scan(Scan::SortedSet, &keys.unsettled, |pairs| {
+        self.scan(Scan::SortedSet, pace, &keys.unsettled, |pairs| {
             entries.take_unsettled(pairs)?;
             pairs.text().map(|_granted_ms| ())
         })
         .await?;
-        self.scan(Scan::Hash, &keys.holds, |pairs| entries.take_hold(pairs)).await?;
-        self.scan(Scan::Hash, &keys.buyers, |pairs| entries.take_buyer(pairs)).await?;
+        self.scan(Scan::Hash, pace, &keys.holds, |pairs| entries.take_hold(pairs)).await?;
+        self.scan(Scan::Hash, pace, &keys.buyers, |pairs| entries.take_buyer(pairs)).await?;
         Ok(entries)
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::Reply;
-use super::scan::Scan;
+use super::scan::{Pace, Scan};
 use super::{Inventory, Lane, StoreError};
 use crate::keys::{ITEMS, ItemKeys};
 use crate::stock::{Hold, Shut};
@@ -108,7 +108,7 @@ impl Inventory {
     /// See [`StoreError`].
     pub async fn order_ids(&self, keys: &ItemKeys, epoch: i64) -> Result<Option<Vec<OrderId>>, StoreError> {
         let mut ids = HashSet::new();
-        self.scan(Scan::Hash, &keys.holds, |pairs| {
+        self.scan(Scan::Hash, Pace::Brisk, &keys.holds, |pairs| {
             ids.insert(OrderId(pairs.parsed(|text| Uuid::parse_str(&text))?));
             pairs.text().map(|_hold| ())
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::messages::order::Units;
 use redis::Value;
 
-use super::books::ReadBooks;
+use super::books::{ReadBooks, Reading};
 use super::{Inventory, Lane, StoreError};
 use crate::keys::ItemKeys;
 
@@ -59,7 +59,8 @@ pub enum BooksChecked {
 }
 
 impl Inventory {
-    /// Reads an item's books, as [`Inventory::books`] does, and adds them up.
+    /// Reads an item's books, as [`Inventory::books`] does, and adds them up. By pages they are read once, and the pages
+    /// with rests between them.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -69,8 +70,7 @@ impl Inventory {
         epoch_min: i64,
         atomic_max: u32,
     ) -> Result<BooksChecked, StoreError> {
-        // Once by pages: where everybody buys they would move every time, and cost those who buy the more.
-        let Ok(read) = self.read_books(keys, epoch_min, atomic_max, 1).await? else {
+        let Ok(read) = self.read_books(keys, epoch_min, atomic_max, Reading::Check).await? else {
             return Ok(BooksChecked::Shut);
         };
         let epoch = read.totals.epoch;

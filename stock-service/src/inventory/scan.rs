@@ -4,6 +4,7 @@ use redis::Value;
 
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
+use crate::rest::rested;
 
 /// Entries that one page of a whole scan asks for: a fraction of a millisecond of Redis' time.
 const PAGE_ENTRIES: usize = 500;
@@ -15,6 +16,15 @@ pub(super) enum Scan {
     Hash,
     /// Pairs are member and score.
     SortedSet,
+}
+
+/// How the pages of a scan follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At once: somebody waits for the result.
+    Brisk,
+    /// With a rest after each ([`crate::rest`]): nobody does, and others buy meanwhile.
+    Rested,
 }
 
 impl Scan {
@@ -49,15 +59,23 @@ impl Inventory {
     pub(super) async fn scan(
         &self,
         scan: Scan,
+        pace: Pace,
         key: &str,
         mut take: impl FnMut(&mut Reply) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         let mut cursor = 0;
         loop {
-            let (next, mut pairs) = self.page(scan, key, cursor, PAGE_ENTRIES).await?;
-            while !pairs.is_empty() {
-                take(&mut pairs)?;
-            }
+            let page = async {
+                let (next, mut pairs) = self.page(scan, key, cursor, PAGE_ENTRIES).await?;
+                while !pairs.is_empty() {
+                    take(&mut pairs)?;
+                }
+                Ok::<u64, StoreError>(next)
+            };
+            let next = match pace {
+                Pace::Brisk => page.await?,
+                Pace::Rested => rested(page).await?,
+            };
             if next == 0 {
                 return Ok(());
             }

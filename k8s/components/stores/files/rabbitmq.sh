@@ -18,7 +18,7 @@ rabbitmq_configure() {
     chmod 700 "$folder"
     : >"$folder/no-rabbitmq-env.conf"
     echo '[].' >"$folder/enabled_plugins"
-    echo '[].' >"$folder/advanced.config"
+    rabbitmq_advanced >"$folder/advanced.config"
     # Erlang would make its cookie from little randomness.
     if [[ ! -e $folder/.erlang.cookie ]]; then
         (umask 077 && random_secret >"$folder/.erlang.cookie")
@@ -28,10 +28,20 @@ rabbitmq_configure() {
         printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$2"
         printf 'default_user = %s\ndefault_pass = %s\nloopback_users = none\n' "$3" "$4"
         printf 'vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\nlog.file.level = info\n'
-        # A full log is written to the queues' segments at once, and nothing is confirmed meanwhile: by little and little.
+        # What a full log still needs is written to the queues' segments at once, which holds everybody up: by little and
+        # little.
         printf 'raft.wal_max_size_bytes = 33554432\n'
         cat
     } >"$folder/rabbitmq.conf"
+}
+
+# What rabbitmq.conf has no words for, as Erlang terms; $1: further settings of the application rabbit.
+#
+# A queue that has written down its state needs no older entry of its log. By default it does so every 8,192 entries,
+# seldom enough that a full log holds mostly what is handled long since.
+rabbitmq_advanced() {
+    local settings='{quorum_snapshot_interval, 256}'
+    printf '[{rabbit, [%s]}].\n' "$settings${1:+, $1}"
 }
 
 # A password as RabbitMQ keeps it: four bytes of salt and the SHA-256 of salt and password, in base64.
