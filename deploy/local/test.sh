@@ -89,7 +89,7 @@ test_start_servers() {
     printf 'management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %s\ncollect_statistics_interval = %s\n' \
         "$API_PORT" "$TEST_STATISTICS_INTERVAL_MS" | rabbitmq_configure "$folder" "$AMQP_PORT" stampede "$password"
     echo '[rabbitmq_management].' >"$folder/enabled_plugins"
-    rabbitmq_advanced "{quorum_tick_interval, $TEST_STATISTICS_INTERVAL_MS}" >"$folder/advanced.config"
+    echo "[{rabbit, [$RABBITMQ_ADVANCED, {quorum_tick_interval, $TEST_STATISTICS_INTERVAL_MS}]}]." >"$folder/advanced.config"
     rabbitmq_start "$folder" "$epmd_port" "$distribution_port" "$TEST_DIR/rabbitmq.pid" "$TEST_DIR/rabbitmq.log" +S 2:2
 
     export STAMPEDE_TEST_DIR=$TEST_DIR

@@ -10,6 +10,12 @@ rabbitmq_program() {
     [[ -x $program ]] && echo "$program"
 }
 
+# What rabbitmq.conf has no words for: settings of the application rabbit, as Erlang terms, for advanced.config.
+#
+# A queue that has written down its state needs no older entry of its log. By default it does so every 8,192 entries,
+# seldom enough that a full log holds mostly what is handled long since.
+RABBITMQ_ADVANCED='{quorum_snapshot_interval, 256}'
+
 # rabbitmq_configure <folder> <AMQP port> <user> <password>: writes the node's configuration into an empty folder.
 # Further lines for rabbitmq.conf come from standard input.
 rabbitmq_configure() {
@@ -18,7 +24,7 @@ rabbitmq_configure() {
     chmod 700 "$folder"
     : >"$folder/no-rabbitmq-env.conf"
     echo '[].' >"$folder/enabled_plugins"
-    rabbitmq_advanced >"$folder/advanced.config"
+    echo "[{rabbit, [$RABBITMQ_ADVANCED]}]." >"$folder/advanced.config"
     # Erlang would make its cookie from little randomness.
     if [[ ! -e $folder/.erlang.cookie ]]; then
         (umask 077 && random_secret >"$folder/.erlang.cookie")
@@ -33,15 +39,6 @@ rabbitmq_configure() {
         printf 'raft.wal_max_size_bytes = 33554432\n'
         cat
     } >"$folder/rabbitmq.conf"
-}
-
-# What rabbitmq.conf has no words for, as Erlang terms; $1: further settings of the application rabbit.
-#
-# A queue that has written down its state needs no older entry of its log. By default it does so every 8,192 entries,
-# seldom enough that a full log holds mostly what is handled long since.
-rabbitmq_advanced() {
-    local settings='{quorum_snapshot_interval, 256}'
-    printf '[{rabbit, [%s]}].\n' "$settings${1:+, $1}"
 }
 
 # A password as RabbitMQ keeps it: four bytes of salt and the SHA-256 of salt and password, in base64.
