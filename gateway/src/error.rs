@@ -1,6 +1,6 @@
 //! Why a request is not answered with what it asked for.
 //!
-//! Inner modules return what happened; only [`ApiError::code`] decides what a client is told. The cause is logged
+//! Inner modules return what happened; [`ApiError::code`] and [`ApiError::problem`] decide what a client is told. The cause is logged
 //! once, in [`crate::answer`], and never sent.
 
 use common::http_client::CallError;

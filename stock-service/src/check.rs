@@ -6,8 +6,11 @@
 //! item's gate is closed, whatever it costs: its catalogue entry and its orders are still shown. The load that opens the
 //! gate again takes everything from the source of truth. If that does not help [`HEALS_MAX`] times within
 //! [`ALARM_CALM`](crate::inventory::ALARM_CALM), the gate stays closed until an operator has removed the key of the alarm.
+//!
+//! Books of more than [`BOOKS_ATOMIC_MAX`] orders are read by pages, which are of one moment only if nobody has bought
+//! meanwhile: of a big item in the middle of its rush only that no entry is garbled or negative can be said.
 
-use crate::inventory::{BOOKS_ATOMIC_MAX, BooksChecked, Fault, StoreError};
+use crate::inventory::{BOOKS_ATOMIC_MAX, BooksChecked, Fault, Reading, StoreError};
 use crate::items::Item;
 use crate::load::Loader;
 
@@ -19,12 +22,14 @@ pub const HEALS_MAX: i64 = 2;
 /// # Errors
 /// See [`StoreError`].
 pub(crate) async fn check(loader: &Loader, item: &Item) -> Result<(), StoreError> {
-    let read = async || loader.inventory.check_books(&item.keys, item.epoch(), BOOKS_ATOMIC_MAX).await;
-    let first = read().await?;
+    let read = async |reading| {
+        loader.inventory.check_books(&item.keys, item.epoch(), BOOKS_ATOMIC_MAX, reading).await
+    };
+    let first = read(Reading::Check).await?;
     metrics::counter!("stock_books_checked_total", "outcome" => label(first)).increment(1);
     // Once more, so that an item is not closed for something that was true for a moment only.
     if let BooksChecked::Wrong { epoch, fault } = first
-        && read().await? == first
+        && read(Reading::Confirm).await? == first
     {
         close(loader, item, epoch, fault).await?;
     }

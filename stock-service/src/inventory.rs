@@ -18,7 +18,7 @@ mod scripts;
 mod withdraw;
 
 pub use apply::Kept;
-pub use books::{BOOKS_ATOMIC_MAX, BooksView};
+pub use books::{BOOKS_ATOMIC_MAX, BooksView, Reading};
 pub use catalogue::{Figures, Look, Unsettled};
 pub use check::{ALARM_CALM, BooksChecked, Fault};
 pub use connection::{RedisSettings, StoreError};

@@ -78,11 +78,11 @@ impl Reconciler {
         if !inventory.lock(&lock(item.id, Purpose::Reconcile), self.loader.owner, lock_time).await? {
             return Ok(());
         }
+        self.reclaim(item).await?;
         let is_big = item.figures().is_some_and(|figures| figures.holds > BOOKS_ATOMIC_MAX as usize);
         if !is_big || self.rounds.is_multiple_of(BIG_CHECK_ROUNDS) {
             check(&self.loader, item).await?;
         }
-        self.reclaim(item).await?;
         self.compare(item).await?;
         self.compare_back(item).await
     }
@@ -102,7 +102,7 @@ impl Reconciler {
         let inventory = self.loader.inventory.clone();
         let epoch = item.epoch();
         let place = self.places.get(&item.id).filter(|(of, _)| *of == epoch).map_or(0, |(_, place)| *place);
-        let (place, holds) = inventory.scan_holds(&item.keys, place, self.settings.page_max).await?;
+        let (place, holds) = rested(inventory.scan_holds(&item.keys, place, self.settings.page_max)).await?;
         for holds in holds.chunks(LOOKUP_MAX) {
             rested(self.compare_page(item, holds)).await?;
         }
@@ -114,21 +114,26 @@ impl Reconciler {
     async fn compare_back(&mut self, item: &Item) -> Result<(), UpkeepError> {
         let lease_ms = self.loader.catalogue.script_lease_ms();
         for _ in 0..self.settings.page_max.div_ceil(LOOKUP_MAX) {
-            let page = rested(self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id))).await?;
-            let Some(last) = page.last() else {
+            let page = async {
+                let page = self.loader.orders.quiet_orders(item.id, self.ends.get(&item.id)).await?;
+                let Some(last) = page.last().cloned() else { return Ok(None) };
+                let orders: Vec<OrderState> = page.iter().map(OrderState::from).collect();
+                let inventory = &self.loader.inventory;
+                let (_, applied) =
+                    inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &orders).await?;
+                Ok::<_, UpkeepError>(Some((last, applied)))
+            };
+            let Some((last, applied)) = rested(page).await? else {
                 self.ends.remove(&item.id);
                 break;
             };
-            let orders: Vec<OrderState> = page.iter().map(OrderState::from).collect();
-            let inventory = &self.loader.inventory;
-            let (_, applied) = inventory.apply_orders(&item.keys, item.epoch(), lease_ms, &orders).await?;
             let missing = |outcome: &&Applied| matches!(outcome, Applied::Adopted | Applied::Tombstone);
             let missing = applied.iter().filter(missing).count();
             if missing > 0 {
                 metrics::counter!("stock_drift_total", "kind" => "missing_here").increment(missing as u64);
                 tracing::warn!(item.id = %item.id, orders = missing, "orders that Redis did not know were adopted");
             }
-            self.ends.insert(item.id, last.clone());
+            self.ends.insert(item.id, last);
         }
         Ok(())
     }

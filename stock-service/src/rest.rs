@@ -32,4 +32,11 @@ mod tests {
             assert_eq!(rest_after(Duration::from_millis(work_ms)), Duration::from_millis(rest_ms));
         }
     }
+
+    #[tokio::test]
+    async fn who_has_done_a_page_rests_before_the_next_one() {
+        let began = Instant::now();
+        rested(sleep(Duration::from_millis(10))).await;
+        assert!(began.elapsed() >= Duration::from_millis(50));
+    }
 }

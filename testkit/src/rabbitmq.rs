@@ -184,7 +184,8 @@ impl RabbitNode {
              default_user = {USER}\ndefault_pass = {password}\nloopback_users = none\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api_port}\n\
              collect_statistics_interval = {STATISTICS_INTERVAL_MS}\n\
-             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n"
+             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n\
+             raft.wal_max_size_bytes = 33554432\n"
         );
         let mut config = config;
         if !self.cluster.is_empty() {
@@ -194,7 +195,10 @@ impl RabbitNode {
                 config.push_str(&format!("cluster_formation.classic_config.nodes.{} = {node}\n", n + 1));
             }
         }
-        let advanced = format!("[{{rabbit, [{{quorum_tick_interval, {STATISTICS_INTERVAL_MS}}}]}}].");
+        // As deploy/local/rabbitmq.sh has it, but for the tick, which metrics wait for.
+        let advanced = format!(
+            "[{{rabbit, [{{quorum_snapshot_interval, 256}}, {{quorum_tick_interval, {STATISTICS_INTERVAL_MS}}}]}}]."
+        );
         let files = [
             ("rabbitmq.conf", config.as_str()),
             ("advanced.config", advanced.as_str()),

@@ -19,8 +19,12 @@ const FAULTS_UNTIL_MS: u64 = 2_600;
 /// How long a fault lasts.
 const FAULT_MIN_MS: u64 = 100;
 const FAULT_MAX_MS: u64 = 1_600;
-/// Most faults in a schedule.
+/// Most faults that [`faults`] draws.
 const FAULTS_MAX: usize = 5;
+/// When order-service and the broker begin not to hear each other, for how long, and in which share of the schedules.
+const UNHEARD_FROM_MS: std::ops::Range<u64> = 300..1_200;
+const UNHEARD_FOR_MS: std::ops::Range<u64> = 500..1_200;
+const UNHEARD_SHARE: f64 = 0.25;
 /// Beginnings of the crash points that every order passes.
 const BUSY: [&str; 6] = ["gateway.", "stock.", "order.", "outbox.", "payment.", "notify."];
 /// Within which buyers make their wishes.
@@ -122,15 +126,15 @@ pub(super) fn faults(rng: &mut StdRng) -> Vec<PlannedFault> {
     faults
 }
 
-/// The broker does not hear order-service for a while, whose news go out and are not confirmed, while all else works. Rare among the
-/// other faults, and what an outbox is for.
+/// Nothing passes between order-service and the broker for a while, so that news go out and are not confirmed. Rare among
+/// the other faults, and what an outbox is for.
 pub(super) fn news_unheard(rng: &mut StdRng) -> Option<PlannedFault> {
     let unheard = PlannedFault {
-        at_ms: rng.random_range(300..1_200),
-        for_ms: rng.random_range(500..1_200),
+        at_ms: rng.random_range(UNHEARD_FROM_MS),
+        for_ms: rng.random_range(UNHEARD_FOR_MS),
         fault: Fault::Network { edge: Edge::OrderToBroker, mode: Mode::HalfOpen },
     };
-    rng.random_bool(0.25).then_some(unheard)
+    rng.random_bool(UNHEARD_SHARE).then_some(unheard)
 }
 
 pub(super) fn crash_points(rng: &mut StdRng) -> Vec<Armed> {

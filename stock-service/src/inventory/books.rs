@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use common::api::inventory::{BookedOrder, Books};
 use common::ids::{ItemId, OrderId, Quantity};
 use common::messages::order::Units;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::Reply;
@@ -21,6 +23,8 @@ pub const BOOKS_ATOMIC_MAX: u32 = 10_000;
 const PAGED_READS_MAX: usize = 3;
 /// The same for a check: where everybody buys they would move every time, and cost those who buy the more.
 const PAGED_CHECKS_MAX: usize = 1;
+/// How long a check rests between pages; then it comes to its end without, since other items wait for theirs.
+const RESTS_MAX: Duration = Duration::from_secs(10);
 /// Makes `lua/books.lua` answer the totals alone.
 const NO_ENTRIES: i64 = -1;
 
@@ -29,11 +33,13 @@ pub type BooksView = Result<Books, Shut>;
 
 /// What books are read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub enum Reading {
     /// To tell somebody, who waits.
     Answer,
     /// To check them, now and then.
     Check,
+    /// To see once more what a check has found, before an item is closed for it.
+    Confirm,
 }
 
 /// What says whether units have moved: every grant adds a hold, every return changes what is available or withheld.
@@ -104,7 +110,8 @@ impl Inventory {
         }
         let (paged_reads_max, pace) = match reading {
             Reading::Answer => (PAGED_READS_MAX, Pace::Brisk),
-            Reading::Check => (PAGED_CHECKS_MAX, Pace::Rested),
+            Reading::Check => (PAGED_CHECKS_MAX, Pace::Rested { until: Instant::now() + RESTS_MAX }),
+            Reading::Confirm => (PAGED_CHECKS_MAX, Pace::Brisk),
         };
         let mut reads = 1;
         loop {

@@ -59,8 +59,7 @@ pub enum BooksChecked {
 }
 
 impl Inventory {
-    /// Reads an item's books, as [`Inventory::books`] does, and adds them up. By pages they are read once, and the pages
-    /// with rests between them.
+    /// Reads an item's books, as [`Inventory::books`] does but by pages only once, and adds them up.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -69,8 +68,9 @@ impl Inventory {
         keys: &ItemKeys,
         epoch_min: i64,
         atomic_max: u32,
+        reading: Reading,
     ) -> Result<BooksChecked, StoreError> {
-        let Ok(read) = self.read_books(keys, epoch_min, atomic_max, Reading::Check).await? else {
+        let Ok(read) = self.read_books(keys, epoch_min, atomic_max, reading).await? else {
             return Ok(BooksChecked::Shut);
         };
         let epoch = read.totals.epoch;

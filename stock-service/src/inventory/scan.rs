@@ -1,6 +1,7 @@
 //! Reading a key of any size page by page. Every page is a command of its own, so that Redis serves others in between.
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::reply::Reply;
 use super::{Inventory, Lane, StoreError};
@@ -23,8 +24,11 @@ pub(super) enum Scan {
 pub(super) enum Pace {
     /// At once: somebody waits for the result.
     Brisk,
-    /// With a rest after each ([`crate::rest`]): nobody does, and others buy meanwhile.
-    Rested,
+    /// With a rest after each ([`crate::rest`]) for some time: nobody does, and others buy meanwhile.
+    Rested {
+        /// From then on at once.
+        until: Instant,
+    },
 }
 
 impl Scan {
@@ -73,8 +77,8 @@ impl Inventory {
                 Ok::<u64, StoreError>(next)
             };
             let next = match pace {
-                Pace::Brisk => page.await?,
-                Pace::Rested => rested(page).await?,
+                Pace::Rested { until } if Instant::now() < until => rested(page).await?,
+                Pace::Brisk | Pace::Rested { .. } => page.await?,
             };
             if next == 0 {
                 return Ok(());

@@ -9,7 +9,7 @@ use common::messages::order::Units;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stock_service::inventory::{Begun, BooksChecked, Inventory, Updated, Withdrawn};
+use stock_service::inventory::{Begun, BooksChecked, Inventory, Reading, Updated, Withdrawn};
 use stock_service::keys::ItemKeys;
 use stock_service::stock::{Applied, OrderState, Shut};
 use uuid::Uuid;
@@ -147,7 +147,10 @@ async fn only_a_withdrawal_that_nobody_has_claimed_for_long_closes_the_gate() {
     lower(&shelf, 7, 2).await;
     assert!(!reclaim(&shelf.inventory, at_once).await, "it was claimed");
     withdraw(&shelf, 3).await;
-    assert_eq!(shelf.inventory.check_books(&shelf.keys, 0, 100).await.unwrap(), BooksChecked::Sound);
+    assert_eq!(
+        shelf.inventory.check_books(&shelf.keys, 0, 100, Reading::Check).await.unwrap(),
+        BooksChecked::Sound
+    );
     assert!(reclaim(&shelf.inventory, at_once).await);
     assert_eq!(shelf.shut().await, Some(Shut::Closed));
     assert_eq!(shelf.inventory.look(&shelf.keys).await.unwrap().alarms, 0, "nothing was wrong");

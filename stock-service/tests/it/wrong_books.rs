@@ -6,18 +6,21 @@ use common::api::OrderStatus;
 use common::api::inventory::ReserveOutcome;
 use common::ids::ItemId;
 use common::messages::order::Units;
-use stock_service::inventory::{BOOKS_ATOMIC_MAX, BooksChecked, Fault};
+use stock_service::inventory::{BOOKS_ATOMIC_MAX, BooksChecked, Fault, Reading};
 use stock_service::keys::ItemKeys;
 use stock_service::stock::{Applied, Shut};
 
 use crate::support::app::{TestApp, order_id};
 use crate::support::shelf::Shelf;
 
-/// What the check says of the books, read at one moment and by pages.
+/// What the check says of the books, read at one moment and by pages, with rests and without.
 async fn check(shelf: &Shelf) -> BooksChecked {
-    let at_once = shelf.inventory.check_books(&shelf.keys, 0, BOOKS_ATOMIC_MAX).await.unwrap();
-    let by_pages = shelf.inventory.check_books(&shelf.keys, 0, 0).await.unwrap();
-    assert_eq!(at_once, by_pages);
+    let check = async |atomic_max, reading| {
+        shelf.inventory.check_books(&shelf.keys, 0, atomic_max, reading).await.unwrap()
+    };
+    let at_once = check(BOOKS_ATOMIC_MAX, Reading::Check).await;
+    assert_eq!(check(0, Reading::Check).await, at_once);
+    assert_eq!(check(0, Reading::Confirm).await, at_once);
     at_once
 }
 

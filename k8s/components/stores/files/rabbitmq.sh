@@ -34,8 +34,8 @@ rabbitmq_configure() {
         printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$2"
         printf 'default_user = %s\ndefault_pass = %s\nloopback_users = none\n' "$3" "$4"
         printf 'vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\nlog.file.level = info\n'
-        # What a full log still needs is written to the queues' segments at once, which holds everybody up: by little and
-        # little.
+        # When the log is full, what the queues still need of it is written to their segments at once, which holds
+        # everybody up: by little and little.
         printf 'raft.wal_max_size_bytes = 33554432\n'
         cat
     } >"$folder/rabbitmq.conf"
